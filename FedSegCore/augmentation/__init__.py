@@ -1,0 +1,1 @@
+"""GIN (2-D and 3-D, replayable), IPA and spatial augmentation."""

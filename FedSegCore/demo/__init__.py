@@ -1,0 +1,1 @@
+"""The demonstration: phantoms, a real federation on loopback, releases, segmentation, report."""

@@ -1,0 +1,1 @@
+"""Experiments on real images: settings, splits, resumable runs, results."""

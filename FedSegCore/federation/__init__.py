@@ -1,0 +1,1 @@
+"""The federation over Flower: server app, client app, groups, aggregation rules, state."""

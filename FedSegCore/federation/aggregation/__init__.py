@@ -1,0 +1,1 @@
+"""Aggregation rules: pure objects that fold site updates into a group model."""

@@ -1,0 +1,124 @@
+"""A federation in one file: group × aggregation × augmentation × network (METHODS §5)."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from FedSegCore.augmentation.config import AugmentationConfig
+from FedSegCore.common.errors import BadInputError
+from FedSegCore.learning.config import TrainingConfig
+from FedSegCore.networks.config import NetworkConfig
+from FedSegCore.volumes.labels import LabelContract
+from FedSegCore.volumes.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
+
+TOGETHER = "all"
+"""Name of the only group where all sites train one model."""
+
+
+class AggregationConfig(BaseModel):
+    """Which rule, by name, and its parameters.
+
+    Attributes:
+        rule: a name known to ``FedSegCore.federation.aggregation.registry`` (``"fedavg"``, ``"flames"`` …).
+        options: the rule's own parameters, checked by the registry.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] = "flames"
+    options: dict[str, Any] = {}
+
+
+class FederationConfig(BaseModel):
+    """Everything the sites of a federation agree on.
+
+    Attributes:
+        name: the federation's name.
+        grouping: ``"modality"``: one model per modality; ``"together"``: one model for all sites.
+        contract: the labels.
+        rounds: rounds per group.
+        seed: seed of initial models and of everything sites draw.
+        min_sites: sites a group waits for before a round starts.
+        join_deadline_s: how long a group waits for ``min_sites`` before it goes on, or ends, with what it has.
+        round_deadline_s: how long a round waits for its sites' answers.
+        aggregation: the rule, the same for all groups.
+        augmentation: default augmentation of the sites.
+        training: local training.
+        trainings: local training by group name, where a group differs from ``training``.
+        networks: network by group name (a modality, or ``"all"``); ``"default"`` serves the rest. ``out_channels`` is
+            set from the contract and ``in_channels`` from the preprocessing.
+        preprocessing: by modality; modalities not named use ``DEFAULT_PREPROCESSING``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+    grouping: Literal["modality", "together"] = "modality"
+    contract: LabelContract
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 50
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    min_sites: Annotated[int, Field(ge=1, le=100_000)] = 1
+    join_deadline_s: Annotated[float, Field(gt=0.0)] = 600.0
+    round_deadline_s: Annotated[float, Field(gt=0.0)] = 3600.0
+    aggregation: AggregationConfig = AggregationConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    training: TrainingConfig = TrainingConfig()
+    trainings: dict[str, TrainingConfig] = {}
+    networks: dict[str, NetworkConfig] = {"default": NetworkConfig()}
+    preprocessing: dict[str, Preprocessing] = {}
+
+    @model_validator(mode="after")
+    def _preprocessing_keys_agree(self) -> Self:
+        for modality, given in self.preprocessing.items():
+            if given.modality != modality:
+                raise ValueError(f"preprocessing.{modality} is written for modality {given.modality}")
+        return self
+
+    def group_of(self, modality: str) -> str:
+        """Return the name of the group that a site of ``modality`` belongs to."""
+        return TOGETHER if self.grouping == "together" else modality
+
+    def preprocessing_of(self, modality: str) -> Preprocessing:
+        """Return how images of ``modality`` are prepared; raises BadInputError for an unknown modality."""
+        known = {**DEFAULT_PREPROCESSING, **self.preprocessing}
+        if modality not in known:
+            raise BadInputError(
+                "federation.modality-unknown",
+                f"The federation does not say how {modality} images are prepared.",
+                "Ask the coordinator to add this modality under [preprocessing].",
+            )
+        return known[modality]
+
+    def training_of(self, group: str) -> TrainingConfig:
+        """Return how sites of ``group`` train."""
+        return self.trainings.get(group, self.training)
+
+    def network_of(self, group: str, modality: str) -> NetworkConfig:
+        """Return the network of ``group`` with its channels set from the contract and the preprocessing."""
+        chosen = self.networks.get(group) or self.networks.get("default") or NetworkConfig()
+        channels = {
+            "in_channels": self.preprocessing_of(modality).channels,
+            "out_channels": len(self.contract.labels) + 1,
+        }
+        return chosen.model_copy(update=channels)
+
+
+def read_federation_config(path: Path) -> FederationConfig:
+    """Read and check a federation's TOML file.
+
+    Raises:
+        BadInputError: the file is missing, not TOML, or says something a federation cannot do.
+    """
+    try:
+        return FederationConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInputError(
+            "federation.config-unreadable", f"{path.name} cannot be read: {error}.", "Give a TOML file."
+        ) from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise BadInputError(
+            "federation.config-invalid", f"{path.name}: {problems}.", "Correct the named entries."
+        ) from error

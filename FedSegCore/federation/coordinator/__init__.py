@@ -1,0 +1,1 @@
+"""The coordinator: certificates, admission, SuperLink, runs, releases."""

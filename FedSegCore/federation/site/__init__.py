@@ -1,0 +1,1 @@
+"""A site: its cohort, its trainer, its SuperNode."""

@@ -1,0 +1,1 @@
+"""Local training: sampling, losses, metrics, one round."""

@@ -1,0 +1,63 @@
+"""How a site trains in one round."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FedGsConfig(BaseModel):
+    """FedGS (DeCaF 2024; METHODS §4): small lesions weigh more in the accumulated update.
+
+    Attributes:
+        log_base: l of δ = tanh((log_l(A/a))²); None chooses from the site's own lesion sizes.
+        threshold: τ, an image counts as small where A/a ≥ τ; None chooses likewise.
+        normalise: divide the accumulated update by its mean η, so that only the direction changes.
+        constant_eta: the ablation: every step weighs the same mean η.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    log_base: Annotated[float, Field(gt=1.0)] | None = None
+    threshold: Annotated[float, Field(gt=1.0)] | None = None
+    normalise: bool = False
+    constant_eta: bool = False
+
+
+class TrainingConfig(BaseModel):
+    """One site's work in a round. The site checks these bounds on whatever the server sends.
+
+    Attributes:
+        loss: a name known to ``FedSegCore.learning.losses``.
+        optimiser: AdamW; its state starts anew every round (it would describe another model).
+        learning_rate: AdamW's step size in round 1.
+        final_learning_rate: reached in the last round, along a half cosine over the rounds.
+        weight_decay: AdamW's decay.
+        batch_size: images (2-D) or patches (3-D) a step.
+        steps_per_round: optimiser steps a round; None means one epoch over the cohort's images.
+        epochs: epochs a round where ``steps_per_round`` is None.
+        patch_size: (k, j, i) voxels in 3-D, (1, j, i) in 2-D, both after preprocessing.
+        foreground_fraction: share of patches centred on foreground (balanced over the labels present).
+        gradient_clip: largest gradient norm; None does not clip.
+        fedgs: weigh small lesions in the update sent.
+        proximal: FedProx's μ; 0 is off.
+        validate_received: score the received model on the site's validation cases before training.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    loss: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] = "dice_ce"
+    optimiser: Literal["adamw"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
+    final_learning_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 1e-4
+    batch_size: Annotated[int, Field(ge=1, le=256)] = 2
+    steps_per_round: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    epochs: Annotated[int, Field(ge=1, le=100)] = 1
+    patch_size: tuple[
+        Annotated[int, Field(ge=1, le=512)], Annotated[int, Field(ge=8, le=1024)], Annotated[int, Field(ge=8, le=1024)]
+    ] = (64, 96, 96)
+    foreground_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.7
+    gradient_clip: Annotated[float, Field(gt=0.0)] | None = 12.0
+    fedgs: FedGsConfig | None = None
+    proximal: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    validate_received: bool = True

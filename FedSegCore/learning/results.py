@@ -1,0 +1,66 @@
+"""What a round asks of a site's trainer, and what the trainer answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """One case's score for one label, over the whole volume (3-D, per patient).
+
+    Attributes:
+        case: the case id inside its site (never a patient's name).
+        label: label name.
+        dice: 2|A∩B| / (|A|+|B|); 1 where both are empty.
+        iou: |A∩B| / |A∪B|; 1 where both are empty.
+        surface_distance_mm: average symmetric surface distance; None where either is empty.
+    """
+
+    case: str
+    label: str
+    dice: float
+    iou: float
+    surface_distance_mm: float | None = None
+
+
+@dataclass(frozen=True)
+class RoundRequest:
+    """A round, as the site's trainer sees it after the incoming checks.
+
+    Attributes:
+        round_number: 1-based.
+        rounds: rounds planned in all.
+        seed: the federation's seed; the trainer derives its own from it, its site id and the round.
+    """
+
+    round_number: int
+    rounds: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What training a round gave.
+
+    Attributes:
+        weights: the model after training, state-dict names.
+        num_examples: training examples n_k (2-D: images; 3-D: cases).
+        num_steps: optimiser steps done.
+        loss: mean training loss of the round.
+        scores: the *received* model's scores on the site's validation cases, before training.
+        extras: further tensors the aggregation rule asks for.
+        seconds: wall time of training and of scoring.
+    """
+
+    weights: Arrays
+    num_examples: int
+    num_steps: int
+    loss: float
+    scores: tuple[CaseScore, ...] = ()
+    extras: Arrays = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)

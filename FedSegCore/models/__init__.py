@@ -1,0 +1,1 @@
+"""Releases on disk: safetensors, model card, signature; publishing, listing, verification."""

@@ -1,0 +1,1 @@
+"""Generated patients for demos and tests: a torso in CT, MR and ultrasound."""

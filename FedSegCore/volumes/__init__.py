@@ -1,0 +1,1 @@
+"""An image with its geometry: read, orient, resample, normalise, invert, modality, labels."""
