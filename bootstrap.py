@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""Make FedSegSlicer's private runtime and run something in it; needs only Python 3.11 or later.
+
+    python3 bootstrap.py demo [options]     train a federation of generated patients and show the report
+    python3 bootstrap.py test [options]     run the test suite (options go to pytest)
+    python3 bootstrap.py fedseg ...         any other fedseg command
+    python3 bootstrap.py install            only make the runtime
+
+The runtime is a virtual environment in the folder ``.runtime`` beside this file (another with FEDSEG_RUNTIME).
+Nothing is installed anywhere else; delete the folder to remove it. Standard library only: this file has to run
+before anything is installed.
+"""
+
+from __future__ import annotations  # so that an old Python reaches the message that it is too old
+
+import argparse
+import ctypes.util
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+RUNTIME = Path(os.environ.get("FEDSEG_RUNTIME", ROOT / ".runtime"))
+NEEDED_PYTHON = (3, 11)
+NEWEST_PYTHON = (3, 13)
+DISK_NEEDED_GB = 4.0
+EXTRAS = {"run": (), "test": ("test", "slicer")}
+# What slicer-core's pictures and off-screen Qt need on Linux, by Debian/Ubuntu package.
+LINUX_LIBRARIES = {
+    "GL": "libgl1", "EGL": "libegl1", "Xrender": "libxrender1", "xkbcommon": "libxkbcommon0", "dbus-1": "libdbus-1-3",
+    "fontconfig": "libfontconfig1", "glib-2.0": "libglib2.0-0",
+}  # fmt: skip
+
+
+class BootstrapError(Exception):
+    """Something a person has to put right; the message says what."""
+
+
+def say(text: str) -> None:
+    """Tell the user, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def suitable_python() -> str:
+    """Return a Python between the oldest and newest supported one: this one, or another on PATH."""
+    if NEEDED_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
+        return sys.executable
+    for minor in range(NEWEST_PYTHON[1], NEEDED_PYTHON[1] - 1, -1):
+        found = shutil.which(f"python3.{minor}")
+        if found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:
+            return found
+    raise BootstrapError(
+        f"FedSegSlicer needs Python 3.{NEEDED_PYTHON[1]} to 3.{NEWEST_PYTHON[1]}; this is "
+        f"{sys.version.split()[0]}. Install one (python.org, or your system's packages) and start again with it."
+    )
+
+
+def runtime_python() -> Path:
+    """Return the path of the runtime's interpreter (which need not exist yet)."""
+    return RUNTIME / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment for children: the runtime's scripts first, no foreign Python settings."""
+    foreign = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    environment["PATH"] = os.pathsep.join([str(runtime_python().parent), environment.get("PATH", "")])
+    environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    return environment
+
+
+def run_with_ticker(step: str, command: list[str], log: Path) -> int:
+    """Run ``command`` with its output in ``log``, showing that it is alive; return its exit status."""
+    done = threading.Event()
+    started = time.monotonic()
+
+    def tick() -> None:
+        while not done.wait(0.5 if sys.stderr.isatty() else 15.0):
+            text = f"  {step} … {time.monotonic() - started:.0f} s"
+            print(f"\r{text}" if sys.stderr.isatty() else text, end="" if sys.stderr.isatty() else "\n",
+                  file=sys.stderr, flush=True)  # fmt: skip
+
+    ticker = threading.Thread(target=tick, daemon=True)
+    ticker.start()
+    try:
+        with log.open("ab") as file:
+            status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=child_environment())
+    finally:
+        done.set()
+        ticker.join()
+    say(f"{chr(13) if sys.stderr.isatty() else ''}  {step}: {'done' if not status.returncode else 'failed'} "
+        f"after {time.monotonic() - started:.0f} s")  # fmt: skip
+    return status.returncode
+
+
+def must_run(step: str, command: list[str], log: Path) -> None:
+    """Run a step that the rest depends on; raise BootstrapError with the end of the log if it fails."""
+    if run_with_ticker(step, command, log):
+        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
+        raise BootstrapError(
+            f"{step} failed:\n\n{tail}\n\nThe whole log is {log}. Behind a proxy, set HTTPS_PROXY; behind a "
+            "TLS-inspecting firewall, set PIP_CERT to your organisation's CA file. Then start again."
+        )
+
+
+def has_nvidia_gpu() -> bool:
+    """Return whether an NVIDIA driver answers."""
+    tool = shutil.which("nvidia-smi")
+    return tool is not None and subprocess.run([tool, "-L"], capture_output=True).returncode == 0
+
+
+def pinned(name: str) -> str:
+    """Return ``name==version`` as constraints.txt has it."""
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{name}=="):
+            return line.strip()
+    raise BootstrapError(f"constraints.txt does not pin {name}")
+
+
+def torch_is_small(pip: list[str]) -> bool:
+    """Return whether pip would take a CPU build of torch by itself (a local wheel, or a platform without CUDA)."""
+    query = [
+        *pip,
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        "--no-deps",
+        "--quiet",
+        "--report",
+        "-",
+        pinned("torch"),
+    ]
+    answer = subprocess.run(query, capture_output=True, text=True, env=child_environment())
+    if answer.returncode:
+        return False
+    chosen = json.loads(answer.stdout)["install"][0]["metadata"]["version"]
+    return chosen.endswith("+cpu")
+
+
+def install_torch(pip: list[str], log: Path) -> None:
+    """Install torch: the CPU build where there is no GPU, so that nobody downloads gigabytes of CUDA for nothing."""
+    if sys.platform != "linux" or has_nvidia_gpu() or torch_is_small(pip):
+        must_run("Installing PyTorch", [*pip, "install", "-c", "constraints.txt", "torch"], log)
+        return
+    must_run("Installing uv", [*pip, "install", "-c", "constraints.txt", "uv"], log)
+    uv = [str(runtime_python()), "-m", "uv", "pip", "install", "--python", str(runtime_python())]
+    if run_with_ticker("Installing PyTorch (CPU build)", [*uv, "--torch-backend", "cpu", pinned("torch")], log):
+        say("  The CPU build cannot be reached from here; taking the standard build (about 5 GB with CUDA).")
+        must_run("Installing PyTorch", [*pip, "install", "-c", "constraints.txt", "torch"], log)
+
+
+def wanted_state(kind: str) -> str:
+    """Return a fingerprint of what the runtime must contain for ``kind``."""
+    parts = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    return hashlib.sha256(b"\0".join([*parts, str(ROOT).encode(), ",".join(EXTRAS[kind]).encode()])).hexdigest()
+
+
+def make_runtime(kind: str) -> None:
+    """Make or complete the runtime; quick when it is already as wanted."""
+    state = RUNTIME / f"installed-{kind}"
+    if state.is_file() and state.read_text() == wanted_state(kind) and runtime_python().exists():
+        return
+    free = shutil.disk_usage(RUNTIME.parent).free / 1e9
+    if free < DISK_NEEDED_GB:
+        raise BootstrapError(
+            f"{DISK_NEEDED_GB:.0f} GB of disk space are needed in {RUNTIME.parent}; {free:.1f} are free."
+        )
+    say(f"Making FedSegSlicer's runtime in {RUNTIME} (once; about 2 GB, a few minutes)")
+    RUNTIME.mkdir(parents=True, exist_ok=True)
+    log = RUNTIME.with_name(f"{RUNTIME.name}-install.log")
+    if not runtime_python().exists() or subprocess.run([runtime_python(), "-m", "pip", "--version"],
+                                                       capture_output=True).returncode:  # fmt: skip
+        made = run_with_ticker(
+            "Making the environment", [suitable_python(), "-m", "venv", "--clear", str(RUNTIME)], log
+        )
+        if made:
+            raise BootstrapError(
+                "Python could not make a virtual environment. On Debian and Ubuntu: sudo apt-get install python3-venv"
+            )
+    pip = [str(runtime_python()), "-m", "pip"]
+    must_run("Updating pip", [*pip, "install", "-c", "constraints.txt", "pip"], log)
+    install_torch(pip, log)
+    target = f"{ROOT}[{','.join(EXTRAS[kind])}]" if EXTRAS[kind] else str(ROOT)
+    must_run("Installing FedSegSlicer", [*pip, "install", "-c", "constraints.txt", "--editable", target], log)
+    must_run("Checking", [str(runtime_python()), "-c", "import torch, monai, flwr, SimpleITK, FedSegCore"], log)
+    state.write_text(wanted_state(kind))
+
+
+def warn_of_missing_libraries() -> None:
+    """On Linux, name the system packages whose absence makes the tests of pictures skip."""
+    if sys.platform != "linux":
+        return
+    missing = [package for name, package in LINUX_LIBRARIES.items() if ctypes.util.find_library(name) is None]
+    if missing:
+        say(f"Tests that render pictures will skip; for them: sudo apt-get install {' '.join(missing)}")
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run the runtime's Python with ``arguments`` in the caller's folder; return its exit status.
+
+    Where the system can, this process becomes that one, so that signals reach it and no second process is left.
+    """
+    command = [str(runtime_python()), *arguments]
+    if os.name == "posix":
+        os.execve(command[0], command, child_environment())
+    process = subprocess.Popen(command, env=child_environment())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # the child got the same Ctrl+C and tidies up; wait for it
+
+
+def test_arguments(options: list[str]) -> list[str]:
+    """Return the arguments that run the test suite; ``options`` replace the default choice of parallel workers."""
+    parallel = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
+    pytest = ["-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(ROOT / "Testing")]
+    return [*pytest, *(options or parallel)]
+
+
+def fedseg_arguments(options: list[str], *, demo: bool) -> list[str]:
+    """Return the arguments that run a fedseg command; the demo goes to ``fedseg-demo`` unless told where."""
+    command = ["-m", "FedSegCore.cli.main", *(["demo"] if demo else []), *options]
+    if demo and not any(option.split("=")[0] == "--out" for option in options):
+        command += ["--out", "fedseg-demo"]
+    return command
+
+
+def main() -> int:
+    """Parse the command line, make the runtime, run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("demo", "test", "fedseg", "install"))
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="passed on")
+    given = parser.parse_args()
+    try:
+        make_runtime("test" if given.command == "test" else "run")
+    except BootstrapError as error:
+        say(f"\n{error}")
+        return 4
+    except KeyboardInterrupt:
+        say("\nCancelled; start again to go on.")
+        return 130
+    if given.command == "install":
+        return 0
+    if given.command == "test":
+        warn_of_missing_libraries()
+        return run_command(test_arguments(given.options))
+    return run_command(fedseg_arguments(given.options, demo=given.command == "demo"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
