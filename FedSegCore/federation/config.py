@@ -1,13 +1,13 @@
 """A federation in one file: group × aggregation × augmentation × network (METHODS §5)."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from FedSegCore.augmentation.config import AugmentationConfig
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.toml_file import read_toml
 from FedSegCore.learning.config import TrainingConfig
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.volumes.labels import LabelContract
@@ -106,19 +106,5 @@ class FederationConfig(BaseModel):
 
 
 def read_federation_config(path: Path) -> FederationConfig:
-    """Read and check a federation's TOML file.
-
-    Raises:
-        BadInputError: the file is missing, not TOML, or says something a federation cannot do.
-    """
-    try:
-        return FederationConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInputError(
-            "federation.config-unreadable", f"{path.name} cannot be read: {error}.", "Give a TOML file."
-        ) from error
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise BadInputError(
-            "federation.config-invalid", f"{path.name}: {problems}.", "Correct the named entries."
-        ) from error
+    """Read and check a federation's TOML file; raises BadInputError as ``common.toml_file.read_toml``."""
+    return read_toml(path, FederationConfig, "federation")

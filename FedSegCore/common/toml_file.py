@@ -1,0 +1,44 @@
+"""TOML files people write: read, checked against a pydantic model, and refused in words."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from FedSegCore.common.errors import BadInputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_toml(path: Path, model: type[Model], kind: str) -> Model:
+    """Read ``path`` as ``model``. TOML has no null: the string ``"none"`` stands for it anywhere.
+
+    Args:
+        path: the file.
+        model: the pydantic model it must fit.
+        kind: first part of the error codes, ``"federation"`` gives ``federation.unreadable`` and ``federation.invalid``.
+
+    Raises:
+        BadInputError: missing, not TOML, or not fitting the model; the message names every wrong entry.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadInputError(
+            f"{kind}.unreadable", f"{path.name} cannot be read: {reason}.", f"Give the {kind}'s TOML file."
+        ) from error
+    try:
+        return model.model_validate(_with_nulls(raw))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise BadInputError(f"{kind}.invalid", f"{path.name}: {problems}.", "Correct the named entries.") from error
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nulls(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(entry) for entry in value]
+    return None if value == "none" else value
