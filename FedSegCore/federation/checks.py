@@ -1,0 +1,96 @@
+"""What each side checks of what the other sent, before using any of it."""
+
+import math
+
+import numpy as np
+
+from FedSegCore.common.errors import BadInputError
+from FedSegCore.federation.messages import RoundOrder, RoundReport
+from FedSegCore.federation.trainer_port import SiteDescription
+from FedSegCore.learning.results import Arrays, CaseScore, RoundResult
+
+MAX_MODEL_BYTES = 2 * 1024**3
+"""Largest model a site or the server takes."""
+
+_REMEDY = "Nothing of it was used; the sender's log or software version tells why."
+
+
+def check_order(order: RoundOrder, weights: Arrays, site: SiteDescription) -> None:
+    """Check a train message at the site; its numbers' ranges were checked when it was read.
+
+    Raises:
+        BadInputError: ``request.*``: another modality, a round beyond the last, an empty, too large or non-finite model.
+    """
+    if order.task.preprocessing.modality != site.modality:
+        raise BadInputError("request.modality", "The task is for another modality than this site's.", _REMEDY)
+    if order.round_number > order.rounds:
+        raise BadInputError("request.round", f"Round {order.round_number} of {order.rounds} was asked for.", _REMEDY)
+    if not weights:
+        raise BadInputError("request.model-empty", "The received model holds no tensor.", _REMEDY)
+    if sum(array.nbytes for array in weights.values()) > MAX_MODEL_BYTES:
+        raise BadInputError("request.model-size", "The received model is larger than a site takes.", _REMEDY)
+    _require_finite(weights, "request.model-not-finite")
+
+
+def check_own_result(result: RoundResult) -> None:
+    """Check at the site what it is about to send: BadInputError ``training.not-finite`` if training diverged."""
+    if not math.isfinite(result.loss):
+        raise BadInputError("training.not-finite", "The training loss is not a number.", "Lower the learning rate.")
+    _require_finite(result.weights, "training.not-finite")
+    _require_finite(result.extras, "training.not-finite")
+
+
+def check_result(report: RoundReport, weights: Arrays, extras: Arrays, model: Arrays, round_number: int) -> None:
+    """Check a site's answer at the server before any rule sees it.
+
+    Args:
+        report: what it says.
+        weights: its model.
+        extras: the rule's extra tensors, named ``<rule>/<tensor of the model>``.
+        model: a model of the group, for names, shapes and dtypes.
+        round_number: the round asked for.
+
+    Raises:
+        BadInputError: ``reply.*``, by what is wrong.
+    """
+    if report.round_number != round_number:
+        raise BadInputError("reply.round", f"It answers round {report.round_number}.", _REMEDY)
+    if weights.keys() != model.keys():
+        odd = sorted(weights.keys() ^ model.keys())
+        raise BadInputError("reply.names", f"{len(odd)} tensors are missing or unknown ({odd[0]}).", _REMEDY)
+    for name, array in weights.items():
+        _require_like(name, array.shape, array.dtype, model)
+    for name, array in extras.items():
+        _require_like(name.partition("/")[2], array.shape, array.dtype, model)
+    _require_finite(weights, "reply.not-finite")
+    _require_finite(extras, "reply.not-finite")
+    if not all(_plausible(score) for score in report.scores):
+        raise BadInputError("reply.scores", "A score lies outside its range.", _REMEDY)
+    if not all(math.isfinite(value) and value >= 0.0 for value in report.seconds.values()):
+        raise BadInputError("reply.seconds", "A time is negative or not a number.", _REMEDY)
+
+
+def _require_like(name: str, shape: tuple[int, ...], dtype: "np.dtype[np.generic]", model: Arrays) -> None:
+    if name not in model:
+        raise BadInputError("reply.names", f"There is no tensor {name!r} in the model.", _REMEDY)
+    if shape != model[name].shape:
+        raise BadInputError("reply.shape", f"Tensor {name!r} has shape {shape}.", _REMEDY)
+    if dtype != model[name].dtype:
+        raise BadInputError("reply.dtype", f"Tensor {name!r} has type {dtype}.", _REMEDY)
+
+
+def _require_finite(arrays: Arrays, code: str) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BadInputError(code, f"Tensor {name!r} holds values that are not numbers.", _REMEDY)
+
+
+def _plausible(score: CaseScore) -> bool:
+    distance = score.surface_distance_mm
+    return (
+        0.0 <= score.dice <= 1.0
+        and 0.0 <= score.iou <= 1.0
+        and (distance is None or (math.isfinite(distance) and distance >= 0.0))
+        and 0 < len(score.case) <= 128
+        and 0 < len(score.label) <= 64
+    )

@@ -1,0 +1,97 @@
+"""The Flower client app: answers a query and trains one round, through the site's ``TrainerPort``.
+
+A site's runner calls ``make_client_app`` with its own trainer. The module's ``app`` has none and refuses: a stock
+SuperNode that is pointed at this bundle trains nothing.
+
+Exceptions never reach Flower, which would send their text (paths, names) to the server: the answer holds a stable
+code, and the local log the rest.
+"""
+
+import logging
+from collections.abc import Callable
+
+from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.clientapp import ClientApp
+
+from FedSegCore.common.errors import CannotDoHereError, FedSegError
+from FedSegCore.federation.checks import check_order, check_own_result
+from FedSegCore.federation.messages import (
+    SiteIntroduction,
+    read_order,
+    write_failure,
+    write_introduction,
+    write_result,
+)
+from FedSegCore.federation.software import app_fingerprint, software_versions
+from FedSegCore.federation.trainer_port import SiteDescription, TrainerPort
+from FedSegCore.learning.results import Arrays, RoundRequest, RoundResult
+from FedSegCore.learning.task import TrainingTask
+
+SITE_KEY = "site"
+"""Entry of Flower's node configuration with the site's name."""
+
+_log = logging.getLogger(__name__)
+
+
+def make_client_app(trainer: TrainerPort) -> ClientApp:
+    """Return a Flower client app that asks ``trainer``; the site's name comes from the node's configuration."""
+    app = ClientApp()
+
+    def handle(message: Message, context: Context) -> Message:
+        return answer(message, context, trainer)
+
+    app.query()(handle)
+    app.train()(handle)
+    return app
+
+
+def answer(message: Message, context: Context, trainer: TrainerPort) -> Message:
+    """Return the answer to a query or train message; never raises."""
+    return Message(_guarded(lambda: _content(message, context, trainer)), reply_to=message)
+
+
+def _guarded(work: Callable[[], RecordDict]) -> RecordDict:
+    try:
+        return work()
+    except FedSegError as error:
+        _log.warning("answering with %s: %s", error.code, error)
+        return write_failure(error.code)
+    except Exception:
+        _log.exception("answering with site.failed")
+        return write_failure("site.failed")
+
+
+def _content(message: Message, context: Context, trainer: TrainerPort) -> RecordDict:
+    if message.metadata.message_type.split(".")[0] == MessageType.QUERY:
+        return write_introduction(_introduction(context, trainer.describe()))
+    order, weights = read_order(message.content)
+    check_order(order, weights, trainer.describe())
+    result = trainer.train_round(order.task, weights, order.request)
+    check_own_result(result)
+    return write_result(result, order.round_number)
+
+
+def _introduction(context: Context, description: SiteDescription) -> SiteIntroduction:
+    return SiteIntroduction(
+        site=str(context.node_config.get(SITE_KEY, "")),
+        modality=description.modality,
+        training_cases=description.training_cases,
+        validation_cases=description.validation_cases,
+        software=software_versions(),
+        fingerprint=app_fingerprint(),
+    )
+
+
+class _NoTrainer:
+    def describe(self) -> SiteDescription:
+        raise CannotDoHereError(
+            "site.no-trainer", "This app was not started by a site.", "Start the site with fedseg site run."
+        )
+
+    def train_round(self, task: TrainingTask, weights: Arrays, request: RoundRequest) -> RoundResult:
+        raise CannotDoHereError(
+            "site.no-trainer", "This app was not started by a site.", "Start the site with fedseg site run."
+        )
+
+
+app = make_client_app(_NoTrainer())

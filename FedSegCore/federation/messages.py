@@ -1,0 +1,172 @@
+"""The messages between server app and client app: what is in them, written and read in one place.
+
+A query carries the protocol version and is answered by a ``SiteIntroduction``. A train message carries the model, the
+``RoundOrder`` and nothing else; its answer carries the trained model, the rule's extra tensors and a ``RoundReport``.
+A site that cannot answer sends a stable code, never a text.
+"""
+
+import re
+from typing import Annotated, TypeVar
+
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from FedSegCore.common.errors import BadInputError, FedSegError
+from FedSegCore.federation.software import PROTOCOL
+from FedSegCore.federation.tensors import from_record, to_record
+from FedSegCore.learning.results import Arrays, CaseScore, RoundRequest, RoundResult
+from FedSegCore.learning.task import TrainingTask
+
+SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+
+_CODE = re.compile(r"[a-z0-9-]{1,40}(\.[a-z0-9-]{1,60}){0,3}")
+_MAX_JSON = 4 * 1024 * 1024
+
+Part = TypeVar("Part", bound=BaseModel)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SiteIntroduction(_Part):
+    """How a site introduces itself.
+
+    Attributes:
+        protocol: version of these messages.
+        site: the name it was given at joining.
+        modality: DICOM modality code.
+        training_cases: cases it trains on.
+        validation_cases: cases it scores on.
+        software: package → version.
+        fingerprint: SHA-256 of its installed FedSegCore.
+    """
+
+    protocol: int = PROTOCOL
+    site: SiteName
+    modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")]
+    training_cases: Count
+    validation_cases: Count
+    software: dict[str, Annotated[str, Field(max_length=64)]] = {}
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class RoundOrder(_Part):
+    """What the server asks for in a round, beside the model.
+
+    Attributes:
+        protocol: version of these messages.
+        group: the site's group.
+        round_number: 1-based.
+        rounds: rounds planned in all.
+        seed: the federation's seed.
+        task: what to train; checked here like anything else that comes from outside.
+    """
+
+    protocol: int = PROTOCOL
+    group: Annotated[str, Field(pattern=r"^[A-Za-z]{2,16}$")]
+    round_number: Annotated[int, Field(ge=1, le=10_000)]
+    rounds: Annotated[int, Field(ge=1, le=10_000)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    task: TrainingTask
+
+    @property
+    def request(self) -> RoundRequest:
+        """The part the trainer sees."""
+        return RoundRequest(self.round_number, self.rounds, self.seed)
+
+
+class RoundReport(_Part):
+    """What a site answers beside tensors; see ``RoundResult``."""
+
+    round_number: Annotated[int, Field(ge=1)]
+    num_examples: Count
+    num_steps: Count
+    loss: float
+    scores: tuple[CaseScore, ...] = ()
+    seconds: dict[str, float] = {}
+
+
+def write_query() -> RecordDict:
+    """Return the content of a query."""
+    return RecordDict({"query": ConfigRecord({"protocol": PROTOCOL})})
+
+
+def write_introduction(introduction: SiteIntroduction) -> RecordDict:
+    """Return the content of a site's answer to a query."""
+    return RecordDict({"site": ConfigRecord({"json": introduction.model_dump_json()})})
+
+
+def read_introduction(content: RecordDict) -> SiteIntroduction:
+    """Read an answer to a query; raises FedSegError with the site's code, or BadInputError ``reply.*``."""
+    _raise_failure(content)
+    return _read(SiteIntroduction, content, "site", "reply")
+
+
+def write_order(order: RoundOrder, model: ArrayRecord) -> RecordDict:
+    """Return the content of a train message; ``model`` is ``to_record`` of what the site shall train."""
+    return RecordDict({"model": model, "order": ConfigRecord({"json": order.model_dump_json()})})
+
+
+def read_order(content: RecordDict) -> tuple[RoundOrder, Arrays]:
+    """Read a train message; raises BadInputError ``request.*`` or ``tensors.*``."""
+    return _read(RoundOrder, content, "order", "request"), from_record(_record(content, "model", "request"))
+
+
+def write_result(result: RoundResult, round_number: int) -> RecordDict:
+    """Return the content of a site's answer to a train message."""
+    report = RoundReport(
+        round_number=round_number,
+        num_examples=result.num_examples,
+        num_steps=result.num_steps,
+        loss=result.loss,
+        scores=result.scores,
+        seconds=dict(result.seconds),
+    )
+    return RecordDict(
+        {
+            "model": to_record(result.weights),
+            "extras": to_record(result.extras),
+            "report": ConfigRecord({"json": report.model_dump_json()}),
+        }
+    )
+
+
+def read_result(content: RecordDict) -> tuple[RoundReport, Arrays, Arrays]:
+    """Read (report, weights, extras); raises FedSegError with the site's code, or BadInputError ``reply.*``."""
+    _raise_failure(content)
+    report = _read(RoundReport, content, "report", "reply")
+    return report, from_record(_record(content, "model", "reply")), from_record(_record(content, "extras", "reply"))
+
+
+def write_failure(code: str) -> RecordDict:
+    """Return the content of an answer that says only ``code``."""
+    return RecordDict({"failure": ConfigRecord({"code": code if _CODE.fullmatch(code) else "site.failed"})})
+
+
+def _raise_failure(content: RecordDict) -> None:
+    record = content.config_records.get("failure")
+    if record is not None:
+        code = record.get("code")
+        known = code if isinstance(code, str) and _CODE.fullmatch(code) else "site.failed"
+        raise FedSegError(known, "The site answered that it cannot.", "The site's own log says why.")
+
+
+def _record(content: RecordDict, name: str, side: str) -> ArrayRecord:
+    record = content.array_records.get(name)
+    if record is None:
+        raise BadInputError(f"{side}.incomplete", f"The message has no {name!r}.", "Update the other side.")
+    return record
+
+
+def _read(model: type[Part], content: RecordDict, name: str, side: str) -> Part:
+    record = content.config_records.get(name)
+    text = None if record is None else record.get("json")
+    if not isinstance(text, str) or len(text) > _MAX_JSON:
+        raise BadInputError(f"{side}.incomplete", f"The message has no usable {name!r}.", "Update the other side.")
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        places = ", ".join(".".join(map(str, entry["loc"])) for entry in error.errors()[:5])
+        raise BadInputError(f"{side}.invalid", f"Not as agreed: {places}.", "Update the other side.") from error

@@ -1,0 +1,42 @@
+"""Which software a site or a server runs, so that a mismatch is refused in words and not in the middle of a round."""
+
+import functools
+import hashlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import FedSegCore
+
+PROTOCOL = 1
+"""Version of the messages between server app and client app."""
+
+_PACKAGES = ("flwr", "torch", "monai", "numpy")
+
+
+def software_versions() -> dict[str, str]:
+    """Return package → version of what matters to a round; packages that are absent are left out."""
+    versions = {"FedSegCore": FedSegCore.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def flower_minor(versions: dict[str, str]) -> str:
+    """Return Flower's major.minor (``"1.41"``), the part that must agree; empty if not given."""
+    return ".".join(versions.get("flwr", "").split(".")[:2])
+
+
+@functools.cache
+def app_fingerprint() -> str:
+    """Return the SHA-256 over the installed FedSegCore's Python files (names and contents, line ends as ``\\n``)."""
+    folder = Path(FedSegCore.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
+        content = path.read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()

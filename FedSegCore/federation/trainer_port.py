@@ -1,0 +1,35 @@
+"""What a client app asks of its site: who it is, and one round of training."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from FedSegCore.learning.results import Arrays, RoundRequest, RoundResult
+from FedSegCore.learning.task import TrainingTask
+
+
+@dataclass(frozen=True)
+class SiteDescription:
+    """What a site tells the federation of its cohort: numbers, never names.
+
+    Attributes:
+        modality: DICOM modality code.
+        training_cases: cases it trains on.
+        validation_cases: cases it scores received models on.
+    """
+
+    modality: str
+    training_cases: int
+    validation_cases: int
+
+
+class TrainerPort(Protocol):
+    """The site behind a client app: in this process (experiments) or behind a local socket (a real site).
+
+    Both methods raise FedSegError where they cannot; only its ``code`` reaches the server.
+    """
+
+    def describe(self) -> SiteDescription:
+        """Return what the site tells of its cohort."""
+
+    def train_round(self, task: TrainingTask, weights: Arrays, request: RoundRequest) -> RoundResult:
+        """Score ``weights`` on the site's validation cases, train them one round and return the result."""
