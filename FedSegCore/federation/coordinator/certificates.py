@@ -1,0 +1,123 @@
+"""A federation's own certificate authority and server certificate, made with ``cryptography`` alone."""
+
+import datetime
+import ipaddress
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from FedSegCore.common.errors import UsageError
+from FedSegCore.federation.private_files import private_folder, write_private
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""Names every server certificate holds, for the coordinator's own calls."""
+
+_CA_DAYS = 3650
+_SERVER_DAYS = 825
+_CLOCK_SKEW = datetime.timedelta(days=1)
+
+
+def make_authority(folder: Path, federation: str) -> None:
+    """Make the federation's certificate authority: ``ca.crt`` (given to sites) and ``ca.key`` (mode 0600)."""
+    private_folder(folder)
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = _name(f"{federation} certificate authority")
+    certificate = (
+        _builder(name, name, key.public_key(), _CA_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_signing_only(), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA384())
+    )
+    write_private(folder / "ca.key", _private_pem(key))
+    write_private(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def make_server_certificate(authority: Path, folder: Path, names: Sequence[str]) -> None:
+    """Make ``server.pem`` and ``server.key`` (mode 0600) for all ``names`` and loopback, signed by ``authority``.
+
+    Args:
+        authority: folder that ``make_authority`` filled.
+        folder: where the two files go.
+        names: host names, IPv4 and IPv6 addresses under which sites reach the coordinator.
+
+    Raises:
+        UsageError: a name cannot stand in a certificate.
+    """
+    issuer = x509.load_pem_x509_certificate((authority / "ca.crt").read_bytes())
+    issuer_key = serialization.load_pem_private_key((authority / "ca.key").read_bytes(), password=None)
+    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
+        raise TypeError("the authority's key is not an elliptic curve key")
+    alternatives = [_alternative(name) for name in dict.fromkeys((*names, *LOOPBACK))]
+    key = ec.generate_private_key(ec.SECP384R1())
+    certificate = (
+        _builder(_name("FedSegSlicer coordinator"), issuer.subject, key.public_key(), _SERVER_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
+        )
+        .sign(issuer_key, hashes.SHA384())
+    )
+    private_folder(folder)
+    write_private(folder / "server.key", _private_pem(key))
+    write_private(folder / "server.pem", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name.strip("[]")))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(name)
+    except ValueError as error:
+        raise UsageError(
+            "coordinator.host-name",
+            f"{name!r} cannot stand in a certificate.",
+            "Give a host name in ASCII letters (xn-- form for others) or an IP address.",
+        ) from error
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _CLOCK_SKEW)
+        .not_valid_after(now + datetime.timedelta(days=days))
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+
+
+def _signing_only() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

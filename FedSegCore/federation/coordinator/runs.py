@@ -1,0 +1,185 @@
+"""The coordinator's calls on its SuperLink: runs and sites, over the Control API on loopback."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from cryptography.hazmat.primitives import serialization
+from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.fab import Fab
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+from FedSegCore.common.errors import BadInputError, CannotDoHereError
+from FedSegCore.common.progress import Progress
+from FedSegCore.federation.bundle import bundle_digest, thin_bundle
+from FedSegCore.federation.coordinator.folder import AdmittedSite, CoordinatorFolder
+from FedSegCore.federation.coordinator.superlink import CONTROL_HEADER
+from FedSegCore.federation.site.keys import public_key_fingerprint, read_public_key
+
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run stands.
+
+    Attributes:
+        stage: ``"pending"``, ``"starting"``, ``"running"`` or ``"finished"``.
+        outcome: ``"completed"``, ``"failed"`` or ``"stopped"`` once finished, else empty.
+        details: what Flower says of it.
+    """
+
+    stage: str
+    outcome: str
+    details: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended."""
+        return self.stage == "finished"
+
+
+class _SecretHeader:
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def intercept(self, context: Any, call_next: Any) -> Any:
+        context.request.headers[CONTROL_HEADER] = self._secret
+        return call_next(context)
+
+
+class ControlClient:
+    """Starts, follows and stops runs, admits and removes sites.
+
+    Args:
+        folder: the coordinator whose SuperLink runs on this machine.
+
+    Every method raises CannotDoHereError ``coordinator.not-running`` where SuperLink does not answer.
+    """
+
+    def __init__(self, folder: CoordinatorFolder) -> None:
+        self._folder = folder
+        # Flower's client obeys the proxy variables even for loopback.
+        os.environ["NO_PROXY"] = ",".join(filter(None, (os.environ.get("NO_PROXY"), "127.0.0.1")))
+        self._client = ControlHttpClient.from_server_address(
+            server_address=f"127.0.0.1:{folder.settings().control_port}",
+            insecure=False,
+            root_certificates=folder.authority_certificate.read_bytes(),
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="flwr CLI"),
+                _SecretHeader(folder.control_secret.read_text(encoding="ascii")),
+            ],
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def wait_until_up(self, progress: Progress, limit_s: float = 60.0) -> None:
+        """Wait until SuperLink answers; raises CannotDoHereError after ``limit_s``."""
+        deadline = time.monotonic() + limit_s
+        while True:
+            progress.check()
+            try:
+                self._call("ListNodes", ListNodesRequest())
+            except CannotDoHereError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_S)
+            else:
+                return
+
+    def admit(self, name: str, public_key: Path) -> AdmittedSite:
+        """Let the site with this OpenSSH public key in, and write it down.
+
+        Raises:
+            BadInputError: the key is no P-384 OpenSSH key, or was used before (Flower takes a key once only).
+        """
+        key = read_public_key(public_key)
+        pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        try:
+            reply = self._call("RegisterNode", RegisterNodeRequest(public_key=pem, name=name))
+        except httpx.HTTPStatusError as error:
+            raise BadInputError(
+                "coordinator.key-refused",
+                "This key was not admitted; a key can be admitted once only.",
+                "Let the site make a new key and send it.",
+            ) from error
+        site = AdmittedSite(name=name, node_id=reply.node_id, fingerprint=public_key_fingerprint(key))
+        self._folder.keep_sites((*self._folder.sites(), site))
+        return site
+
+    def remove(self, site: AdmittedSite) -> None:
+        """Shut a site out; its SuperNode ends by itself within seconds."""
+        self._call("UnregisterNode", UnregisterNodeRequest(node_id=site.node_id))
+        self._folder.keep_sites(tuple(other for other in self._folder.sites() if other.node_id != site.node_id))
+
+    def online(self) -> frozenset[int]:
+        """Return the node ids that are connected."""
+        nodes = self._call("ListNodes", ListNodesRequest()).nodes_info
+        return frozenset(node.node_id for node in nodes if node.status == "online")
+
+    def start(self, run: str, bundle: bytes | None = None) -> int:
+        """Start the run whose folder is ``runs/<run>`` and return Flower's run id.
+
+        Args:
+            run: plain name of the run's folder.
+            bundle: another bundle than this version's (tests).
+        """
+        content = thin_bundle() if bundle is None else bundle
+        request = StartRunRequest(
+            fab=fab_to_proto(Fab(bundle_digest(content), content, {})),
+            override_config=user_config_to_proto({"run": run}),
+            federation="",
+        )
+        reply = self._call("StartRun", request)
+        if not reply.HasField("run_id"):
+            raise CannotDoHereError("coordinator.run-refused", "SuperLink did not start the run.", "Read its log.")
+        return int(reply.run_id)
+
+    def status(self, run_id: int) -> RunStatus:
+        """Return how a run stands; raises BadInputError for a run SuperLink does not know."""
+        reply = self._call("ListRuns", ListRunsRequest(run_id=run_id))
+        if run_id not in reply.run_dict:
+            raise BadInputError("coordinator.run-unknown", f"There is no run {run_id}.", "List the runs.")
+        status = reply.run_dict[run_id].status
+        return RunStatus(status.status, status.sub_status, status.details)
+
+    def runs(self) -> dict[int, RunStatus]:
+        """Return all runs that SuperLink remembers, by run id."""
+        found = self._call("ListRuns", ListRunsRequest()).run_dict
+        return {
+            int(run_id): RunStatus(run.status.status, run.status.sub_status, run.status.details)
+            for run_id, run in found.items()
+        }
+
+    def stop(self, run_id: int) -> None:
+        """Stop a run; sites that are training end their round in vain."""
+        self._call("StopRun", StopRunRequest(run_id=run_id))
+
+    def _call(self, method: str, request: Any) -> Any:
+        try:
+            return getattr(self._client, method)(request)
+        except httpx.TransportError as error:
+            raise CannotDoHereError(
+                "coordinator.not-running",
+                "The coordinator's SuperLink does not answer on this machine.",
+                "Start it with 'fedseg coordinator start', or read logs/superlink.log in its folder.",
+            ) from error

@@ -1,0 +1,152 @@
+"""Child processes of a role: started without a shell, kept together, stopped as whole trees, never orphaned."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+import FedSegCore
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_PARENT_POLL_S = 0.5
+_LAST_WORDS_S = 10.0
+
+
+def child_environment(home: Path, threads: int | None = None) -> dict[str, str]:
+    """Return the environment of a Flower process: nothing leaves the machine but what the federation sends.
+
+    Args:
+        home: the role's private Flower folder.
+        threads: CPU threads the child may compute with; None leaves it to the libraries.
+    """
+    loopback = "127.0.0.1,localhost,::1"
+    no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), loopback)))
+    package_root = str(Path(FedSegCore.__file__).resolve().parent.parent)
+    environment = {
+        **os.environ,
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_HOME": str(home),
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH")))),
+    }
+    if threads is not None:
+        environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
+    return environment
+
+
+@dataclass(frozen=True)
+class Child:
+    """How to start one child.
+
+    Attributes:
+        name: what people read (``"SuperNode"``).
+        module: Python module to run; never a script found on PATH, never code of the working folder.
+        arguments: its command line; no secrets, since other users can read it.
+        environment: its whole environment.
+        log: file its output is appended to.
+    """
+
+    name: str
+    module: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start it in a session of its own, so that Ctrl+C reaches the parent only, which then stops in order."""
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", self.module, *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=subprocess.STDOUT,
+                env=dict(self.environment),
+                cwd=self.log.parent,
+                start_new_session=True,
+            )
+        finally:
+            os.close(descriptor)
+
+
+def stop_trees(roots: Iterable["subprocess.Popen[bytes]"], grace_s: float = 6.0) -> None:
+    """Stop processes with everything they started: asked first, killed after ``grace_s``; by id only."""
+    running = [root for root in roots if root.poll() is None]
+    family = _families(running)
+    for root in running:
+        root.terminate()
+    _, stubborn = psutil.wait_procs(family, timeout=grace_s)
+    # Looked up once more: a process may have started another while it was being stopped.
+    late = {child for process in stubborn for child in _children(process)}
+    for process in {*stubborn, *late}:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs([*stubborn, *late], timeout=grace_s)
+    for root in running:
+        root.wait()
+
+
+def _families(roots: Sequence["subprocess.Popen[bytes]"]) -> list[psutil.Process]:
+    family: list[psutil.Process] = []
+    for root in roots:
+        try:
+            process = psutil.Process(root.pid)
+        except psutil.NoSuchProcess:
+            continue
+        family += [process, *_children(process)]
+    return family
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def follow_parent(pid: int) -> None:
+    """End this process when process ``pid`` has ended, however that came about."""
+    try:
+        parent = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        raise SystemExit(1) from None
+
+    def watch() -> None:
+        while _alive(parent):
+            time.sleep(_PARENT_POLL_S)
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(_LAST_WORDS_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ``count`` different TCP ports that nothing listens on at 127.0.0.1 just now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [int(listening.getsockname()[1]) for listening in sockets]
+    finally:
+        for listening in sockets:
+            listening.close()
