@@ -1,15 +1,15 @@
 """The model card: what a release is, what it was made from, and how well it does."""
 
-from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.volumes.labels import LabelContract
 from FedSegCore.volumes.preprocessing import Preprocessing
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PatchEdge = Annotated[int, Field(ge=1, le=1024)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
 
 
@@ -20,8 +20,8 @@ class LabelScore(BaseModel):
 
     label: str
     metric: Literal["dice", "iou", "surface_distance_mm"] = "dice"
-    mean: float
-    standard_deviation: float
+    mean: FiniteFloat
+    standard_deviation: Annotated[FiniteFloat, Field(ge=0.0)]
     cases: Annotated[int, Field(ge=1)]
 
 
@@ -55,6 +55,9 @@ class ModelCard(BaseModel):
         scores: per-label scores; empty if no site had validation cases.
         software: package → version.
         weights_sha256: of ``weights.safetensors``.
+
+    Raises:
+        pydantic.ValidationError: also where network, contract and preprocessing do not fit one another.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,15 +65,34 @@ class ModelCard(BaseModel):
     format_version: Literal[1] = 1
     name: Name
     version: Annotated[int, Field(ge=1)]
-    modalities: dict[str, Preprocessing]
+    modalities: Annotated[dict[str, Preprocessing], Field(min_length=1)]
     contract: LabelContract
     network: NetworkConfig
-    patch_size: tuple[int, int, int]
+    patch_size: tuple[PatchEdge, PatchEdge, PatchEdge]
     federation: Name
     rule: str
     rounds: Annotated[int, Field(ge=0)]
-    created: datetime
+    created: AwareDatetime
     sites: tuple[SiteSummary, ...] = ()
     scores: tuple[LabelScore, ...] = ()
     software: dict[str, str] = {}
     weights_sha256: Sha256
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        for modality, preprocessing in self.modalities.items():
+            if preprocessing.modality != modality:
+                raise ValueError(f"modalities.{modality} is written for modality {preprocessing.modality}")
+            if preprocessing.channels != self.network.in_channels:
+                raise ValueError(f"the network does not take the channels of {modality} images")
+        if self.network.out_channels != len(self.contract.labels) + 1:
+            raise ValueError("the network does not give one channel per label and one for the background")
+        if not {score.label for score in self.scores} <= set(self.contract.names):
+            raise ValueError("scores name a label that the contract does not have")
+        return self
+
+
+def card_schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of ``card.json``, for readers that are not this program."""
+    schema = ModelCard.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "FedSegSlicer model card"}

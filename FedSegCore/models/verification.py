@@ -1,0 +1,95 @@
+"""Reading a release's small files without trusting them."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from FedSegCore.common.errors import BadInputError
+from FedSegCore.models.card import ModelCard
+from FedSegCore.models.signing import public_key_from_pem, signature_is_good
+
+WEIGHTS = "weights.safetensors"
+CARD = "card.json"
+SIGNATURE = "card.json.sig"
+PUBLIC_KEY = "coordinator.pub"
+
+LARGEST = {WEIGHTS: 4 * 2**30, CARD: 2**20, SIGNATURE: 64, PUBLIC_KEY: 4096}
+"""Bytes a file of a release may have; more is refused before it is read."""
+
+FORMAT_VERSION = 1
+
+COPY_AGAIN = "Delete this folder and copy the release again from the coordinator."
+
+
+def verified_file(folder: Path, name: str) -> Path:
+    """Return the path of a release's file once it is known to be a plain file of a sensible size.
+
+    Raises:
+        BadInputError: ``release.file-unusable``: missing, a link, not a plain file, empty or too large.
+    """
+    path = folder / name
+    try:
+        facts = path.lstat()
+    except OSError as error:
+        raise _file_unusable(folder, name, "is missing") from error
+    # A link could point at any file of the machine that happens to be readable here.
+    if not stat.S_ISREG(facts.st_mode):
+        raise _file_unusable(folder, name, "is not a plain file")
+    if facts.st_size == 0:
+        raise _file_unusable(folder, name, "is empty")
+    if facts.st_size > LARGEST[name]:
+        raise _file_unusable(folder, name, "is too large")
+    return path
+
+
+def read_card(folder: Path) -> tuple[ModelCard, bytes]:
+    """Return a release's card and the raw public key it was signed with, format, signature and schema checked.
+
+    Raises:
+        BadInputError: ``release.file-unusable``, ``release.format-unknown``, ``release.signature-wrong`` or
+            ``release.card-invalid``.
+    """
+    text, signature, pem = (verified_file(folder, name).read_bytes() for name in (CARD, SIGNATURE, PUBLIC_KEY))
+    _check_format(folder, text)
+    try:
+        public_key = public_key_from_pem(pem)
+    except BadInputError as error:
+        raise _file_unusable(folder, PUBLIC_KEY, "is not an Ed25519 public key") from error
+    if not signature_is_good(public_key, signature, text):
+        raise BadInputError(
+            "release.signature-wrong",
+            f"The model card of {folder.name} was changed after it was signed, or its signature is not the signer's.",
+            COPY_AGAIN,
+        )
+    try:
+        return ModelCard.model_validate_json(text), public_key
+    except ValidationError as error:
+        places = ", ".join(sorted({".".join(map(str, e["loc"])) or "as a whole" for e in error.errors()})[:5])
+        raise _card_invalid(folder, f"does not follow the schema ({places})") from error
+
+
+def _check_format(folder: Path, text: bytes) -> None:
+    try:
+        card: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _card_invalid(folder, "is not JSON") from error
+    version = card.get("format_version") if isinstance(card, dict) else None
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise _card_invalid(folder, "does not say which format it has")
+    if version != FORMAT_VERSION:
+        raise BadInputError(
+            "release.format-unknown",
+            f"{folder.name} has format {version}; this FedSegSlicer reads format {FORMAT_VERSION}.",
+            "Update FedSegSlicer, or ask the coordinator for a release in the older format.",
+        )
+
+
+def _file_unusable(folder: Path, name: str, why: str) -> BadInputError:
+    return BadInputError("release.file-unusable", f"{name} of {folder.name} {why}.", COPY_AGAIN)
+
+
+def _card_invalid(folder: Path, why: str) -> BadInputError:
+    return BadInputError("release.card-invalid", f"The model card of {folder.name} {why}.", COPY_AGAIN)
