@@ -9,6 +9,7 @@ import typer
 
 from FedSegCore import __version__
 from FedSegCore.cli.output import console
+from FedSegCore.cli.worker import worker
 from FedSegCore.common.errors import CancelledError, FedSegError
 
 
@@ -30,6 +31,7 @@ def build_app() -> typer.Typer:
     """Return the command line with all sub-commands."""
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     app.callback()(_root)
+    app.command()(worker)
     return app
 
 

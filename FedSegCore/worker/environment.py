@@ -1,0 +1,37 @@
+"""What this worker runs on, found out without importing torch (which takes seconds)."""
+
+import importlib.metadata
+import shutil
+import sys
+from pathlib import Path
+
+PACKAGES = ("torch", "monai", "SimpleITK", "numpy")
+
+
+def package_versions() -> dict[str, str | None]:
+    """Return package → installed version, None where it is missing."""
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def available_devices() -> list[str]:
+    """Return what ``--device`` can be here; ``"cuda"`` if torch is a GPU build and an NVIDIA driver is installed.
+
+    It is a forecast: the device itself is tried when it is first used.
+    """
+    devices = ["auto", "cpu"]
+    torch = package_versions()["torch"] or ""
+    if torch and not torch.endswith("+cpu") and _has_nvidia_driver():
+        devices.append("cuda")
+    return devices
+
+
+def _has_nvidia_driver() -> bool:
+    if sys.platform == "darwin":
+        return False
+    return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()

@@ -1,0 +1,48 @@
+"""The releases in a folder, as the module shows them."""
+
+from pathlib import Path
+from typing import Any
+
+from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.progress import Progress
+
+
+def list_for_people(folder: Path, modality: str | None, progress: Progress) -> dict[str, Any]:
+    """Return ``releases``, newest first, and ``broken``, those that were refused and why.
+
+    Raises:
+        BadInputError: ``release.no-folder``, the folder is not there.
+    """
+    from FedSegCore.models.release import Release, list_releases
+
+    if not folder.is_dir():
+        raise BadInputError(
+            "release.no-folder",
+            "The folder of releases is not there.",
+            "Choose the folder in which your federation's releases are kept.",
+        )
+    progress.update(0.0, "Checking the releases")
+    broken: list[dict[str, str]] = []
+
+    def report(name: str, error: BadInputError) -> None:
+        broken.append({"name": name, "code": error.code, "cause": error.what, "remedy": error.remedy})
+
+    def row(release: Release) -> dict[str, Any]:
+        card = release.card
+        return {
+            "id": release.id,
+            "name": card.name,
+            "version": card.version,
+            "modalities": sorted(card.modalities),
+            "labels": list(card.contract.names),
+            "federation": card.federation,
+            "rounds": card.rounds,
+            "sites": len(card.sites),
+            "created": card.created.isoformat(),
+            "signer": release.signer,
+            "scores": [{"label": s.label, "metric": s.metric, "mean": s.mean, "cases": s.cases} for s in card.scores],
+        }
+
+    releases = [row(release) for release in list_releases(folder, modality, report=report)]
+    progress.update(1.0, "Done")
+    return {"releases": releases, "broken": broken}
