@@ -19,7 +19,8 @@ def check_order(order: RoundOrder, weights: Arrays, site: SiteDescription) -> No
     """Check a train message at the site; its numbers' ranges were checked when it was read.
 
     Raises:
-        BadInputError: ``request.*``: another modality, a round beyond the last, an empty, too large or non-finite model.
+        BadInputError: ``request.*``: another modality, a round beyond the last, a model that is empty, too large or not
+            finite.
     """
     if order.task.preprocessing.modality != site.modality:
         raise BadInputError("request.modality", "The task is for another modality than this site's.", _REMEDY)

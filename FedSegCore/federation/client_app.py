@@ -24,13 +24,12 @@ from FedSegCore.federation.messages import (
 )
 from FedSegCore.federation.software import app_fingerprint, software_versions
 from FedSegCore.federation.trainer_port import SiteDescription, TrainerPort
-from FedSegCore.learning.results import Arrays, RoundRequest, RoundResult
-from FedSegCore.learning.task import TrainingTask
+from FedSegCore.learning.results import RoundResult
 
 SITE_KEY = "site"
 """Entry of Flower's node configuration with the site's name."""
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 def make_client_app(trainer: TrainerPort) -> ClientApp:
@@ -54,10 +53,10 @@ def _guarded(work: Callable[[], RecordDict]) -> RecordDict:
     try:
         return work()
     except FedSegError as error:
-        _log.warning("answering with %s: %s", error.code, error)
+        _logger.warning("answering with %s: %s", error.code, error)
         return write_failure(error.code)
     except Exception:
-        _log.exception("answering with site.failed")
+        _logger.exception("answering with site.failed")
         return write_failure("site.failed")
 
 
@@ -84,14 +83,16 @@ def _introduction(context: Context, description: SiteDescription) -> SiteIntrodu
 
 class _NoTrainer:
     def describe(self) -> SiteDescription:
-        raise CannotDoHereError(
-            "site.no-trainer", "This app was not started by a site.", "Start the site with fedseg site run."
-        )
+        raise _refusal()
 
-    def train_round(self, task: TrainingTask, weights: Arrays, request: RoundRequest) -> RoundResult:
-        raise CannotDoHereError(
-            "site.no-trainer", "This app was not started by a site.", "Start the site with fedseg site run."
-        )
+    def train_round(self, *_: object) -> RoundResult:
+        raise _refusal()
+
+
+def _refusal() -> CannotDoHereError:
+    return CannotDoHereError(
+        "site.no-trainer", "This app was not started by a site.", "Start the site with the fedseg command."
+    )
 
 
 app = make_client_app(_NoTrainer())

@@ -21,6 +21,7 @@ class SiteUpdate:
         num_examples: training examples (images in 2-D, cases in 3-D) n_k.
         num_steps: optimiser steps s_k.
         extras: further tensors a rule asks for (FedGS's accumulated update), by name.
+        received: the model the site was sent; empty means the group model.
     """
 
     site: str
@@ -28,6 +29,7 @@ class SiteUpdate:
     num_examples: int
     num_steps: int = 1
     extras: Arrays = field(default_factory=dict)
+    received: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,11 @@ class AggregationRule(Protocol):
         """Start a round from the model the group had, forgetting the former round."""
 
     def fold(self, update: SiteUpdate) -> None:
-        """Take in one site's update; a second update of the same site in a round raises ValueError."""
+        """Take in one site's update.
+
+        Raises:
+            ValueError: the site's second update in a round, or one the rule cannot use; nothing of it was taken in.
+        """
 
     def finish(self) -> Aggregate:
         """Close the round; without any update the group model is returned unchanged."""
