@@ -1,0 +1,108 @@
+"""Networks by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from pydantic import ValidationError
+
+from FedSegCore.common.errors import BadInputError
+from FedSegCore.networks.config import NetworkConfig
+from FedSegCore.networks.options import NetworkOptions
+from FedSegCore.networks.unet import UnetOptions, build_unet, unet_multiple
+
+OptionsT = TypeVar("OptionsT", bound=NetworkOptions)
+
+
+@dataclass(frozen=True)
+class NetworkKind(Generic[OptionsT]):
+    """How a network of one name is made.
+
+    Attributes:
+        options: its options.
+        build: ``build(dimensions, in_channels, out_channels, options)``.
+        multiple: ``multiple(options, dimensions)``: what the sides of its input are padded to.
+        dimensions: what it can work on.
+    """
+
+    options: type[OptionsT]
+    build: Callable[[int, int, int, OptionsT], torch.nn.Module]
+    multiple: Callable[[OptionsT, int], tuple[int, ...]]
+    dimensions: tuple[int, ...] = (2,)
+
+
+_KINDS: Mapping[str, NetworkKind[Any]] = {
+    "unet": NetworkKind(UnetOptions, build_unet, unet_multiple, (2, 3)),
+}
+
+
+def network_names() -> tuple[str, ...]:
+    """Return the names that ``NetworkConfig.name`` may have."""
+    return tuple(_KINDS)
+
+
+def build_network(config: NetworkConfig) -> torch.nn.Module:
+    """Return the network with fresh weights, drawn from torch's global generator (seed it first).
+
+    It maps float32 (N, in_channels, [k,] j, i) of any size to logits (N, out_channels, [k,] j, i).
+
+    Raises:
+        BadInputError: ``network.unknown``, ``network.dimensions`` or ``network.options``.
+    """
+    kind, options = _resolve(config)
+    return _checked(config, lambda: kind.build(config.dimensions, config.in_channels, config.out_channels, options))
+
+
+def size_multiple(config: NetworkConfig) -> tuple[int, ...]:
+    """Return what each side ([k,] j, i) is padded to a multiple of; patches of such sizes waste no work.
+
+    Raises:
+        BadInputError: as ``build_network``.
+    """
+    kind, options = _resolve(config)
+    return _checked(config, lambda: kind.multiple(options, config.dimensions))
+
+
+def batch_norm_names(network: torch.nn.Module) -> frozenset[str]:
+    """Return the state-dict names that belong to batch normalisation, for a policy that keeps them at the site."""
+    layers = {name for name, part in network.named_modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)}
+    return frozenset(name for name in network.state_dict() if name.rpartition(".")[0] in layers)
+
+
+def parameter_count(network: torch.nn.Module) -> int:
+    """Return how many numbers training can change."""
+    return sum(tensor.numel() for tensor in network.parameters() if tensor.requires_grad)
+
+
+ResultT = TypeVar("ResultT")
+
+
+def _checked(config: NetworkConfig, make: Callable[[], ResultT]) -> ResultT:
+    try:
+        return make()
+    except ValueError as error:
+        raise BadInputError(
+            "network.options", f"Network {config.name!r}: {error}.", "Correct the network's options."
+        ) from error
+
+
+def _resolve(config: NetworkConfig) -> tuple[NetworkKind[Any], Any]:
+    kind = _KINDS.get(config.name)
+    if kind is None:
+        raise BadInputError(
+            "network.unknown", f"There is no network called {config.name!r}.", f"Choose one of {', '.join(_KINDS)}."
+        )
+    if config.dimensions not in kind.dimensions:
+        raise BadInputError(
+            "network.dimensions",
+            f"Network {config.name!r} does not work in {config.dimensions}-D.",
+            "Set dimensions to 2, or choose 'unet'.",
+        )
+    try:
+        return kind, kind.options.model_validate(config.options)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'options'}: {e['msg']}" for e in error.errors())
+        raise BadInputError(
+            "network.options", f"Network {config.name!r}: {problems}.", "Correct the network's options."
+        ) from error
