@@ -28,6 +28,15 @@ class Batch:
     labels: Tensor
     annotated: tuple[tuple[int, ...], ...]
 
+    def first(self, count: int) -> "Batch":
+        """Return the first ``count`` patches, or all where there are fewer."""
+        return Batch(self.images[:count], self.labels[:count], self.annotated[:count])
+
+    def annotated_mask(self, labels: int) -> Tensor:
+        """Return boolean (N, K): whether label c + 1 is annotated in patch n; K is ``labels``."""
+        values = range(1, labels + 1)
+        return torch.tensor([[value in known for value in values] for known in self.annotated])
+
 
 class _Deck:
     """Numbers 0..n-1 in random order, shuffled anew when used up: all are seen before one is seen twice."""

@@ -1,0 +1,57 @@
+"""``fedseg segment``: one image in, one segmentation out."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from FedSegCore.cli.output import console, emit_json, progress_bar
+
+
+class _Device(StrEnum):
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class _Modality(StrEnum):
+    CT = "CT"
+    MR = "MR"
+    US = "US"
+    ES = "ES"
+
+
+def segment(
+    image: Annotated[Path, typer.Argument(help="NIfTI, NRRD, MetaImage, DICOM file or folder, PNG or JPEG.")],
+    releases: Annotated[Path, typer.Option(help="Folder of model releases.")],
+    out: Annotated[Path, typer.Option(help="Segmentation to write: .seg.nrrd, .nii.gz or .nii.")],
+    release: Annotated[str | None, typer.Option(help="Release by name or id; else the newest that fits.")] = None,
+    modality: Annotated[
+        _Modality | None, typer.Option(help="Kind of image; else detected.", case_sensitive=False)
+    ] = None,
+    device: Annotated[_Device, typer.Option(help="Where to compute.")] = _Device.AUTO,
+    frame: Annotated[int | None, typer.Option(min=0, help="Which volume of a 4-D image, from 0.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
+    """Segment IMAGE by the newest verified release of its modality, on exactly IMAGE's own grid."""
+    with progress_bar("Segmenting") as progress:
+        progress.update(0.0, "starting")
+        # torch takes seconds to import: only here, with Ctrl+C and the progress bar already at work.
+        from FedSegCore.inference.devices import describe_device
+        from FedSegCore.inference.segment_file import SegmentOrder, segment_file
+        from FedSegCore.inference.segmenter import Segmenter
+
+        segmenter = Segmenter(device.value)
+        console.print(f"Computing on {describe_device(segmenter.device)}.")
+        order = SegmentOrder(image, releases, out, release, modality.value if modality else None, frame)
+        done = segment_file(segmenter, order, progress)
+    for note in done["notes"]:
+        console.print(note)
+    console.print(f"{done['release']} ({done['modality']}, {done['device']}, {done['seconds']:.1f} s)")
+    for found in done["segments"]:
+        sure = done["confidence"].get(found["name"])
+        words = "not found" if sure is None else f"{found['volume_ml']:.1f} ml, mean probability {sure:.2f}"
+        console.print(f"  {found['name']}: {words}")
+    if as_json:
+        emit_json(done)

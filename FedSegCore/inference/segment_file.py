@@ -1,0 +1,109 @@
+"""From an image file and a folder of releases to a segmentation file: what the command and the worker both do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.progress import Progress
+from FedSegCore.inference.segmenter import Segmenter
+from FedSegCore.models.release import choose_release, list_releases
+from FedSegCore.volumes.modality import detect_modality
+from FedSegCore.volumes.reading import read_volume
+from FedSegCore.volumes.segmentation_file import segment_volumes, write_segmentation
+from FedSegCore.volumes.volume import Volume
+
+SURE = 0.8
+"""Confidence of a detected modality from which on nobody is asked."""
+
+
+@dataclass(frozen=True)
+class SegmentOrder:
+    """What to segment, with what, into what.
+
+    Attributes:
+        image: file or DICOM series folder.
+        releases: folder of releases.
+        output: ``.seg.nrrd``, ``.nrrd``, ``.nii`` or ``.nii.gz``; its folder exists.
+        release: a release's name or id; None takes the newest that fits.
+        modality: DICOM modality code; None has it detected.
+        frame: which volume of a 4-D image, from 0.
+    """
+
+    image: Path
+    releases: Path
+    output: Path
+    release: str | None = None
+    modality: str | None = None
+    frame: int | None = None
+
+
+def segment_file(segmenter: Segmenter, order: SegmentOrder, progress: Progress) -> dict[str, Any]:
+    """Do ``order``; the output is written whole or not at all.
+
+    Returns:
+        ``release``, ``modality``, ``device``, ``seconds``, ``confidence`` (label name → [0, 1]), ``notes`` and
+        ``segments``, a list of {name, value, code, volume_ml}.
+
+    Raises:
+        BadInputError: ``output.*``, ``image.*``, ``release.*``.
+        CannotDoHereError: ``device.*``.
+        CancelledError: the user cancelled; nothing was written.
+    """
+    _check_output(order.output)
+    progress.update(0.0, "reading the image")
+    volume = read_volume(order.image, modality=order.modality, frame=order.frame)
+    progress.update(0.05, "checking the release")
+    modality = choose_modality(volume, order)
+    release = choose_release(order.releases, modality, order.release)
+    result = segmenter.segment(volume, release, progress.part(0.1, 0.95), modality=modality)
+    progress.update(0.95, "writing the segmentation")
+    contract = release.card.contract
+    write_segmentation(result.labels, contract, order.output)
+    progress.update(1.0, "done")
+    return {
+        "release": release.id,
+        "modality": modality,
+        "device": result.device,
+        "seconds": round(result.seconds, 3),
+        "confidence": _rounded(result.confidence),
+        "notes": list(result.notes),
+        "segments": segment_volumes(result.labels, contract),
+    }
+
+
+def choose_modality(volume: Volume, order: SegmentOrder) -> str:
+    """Return the modality told, or detected with confidence, or the only one there is a release for.
+
+    Raises:
+        BadInputError: ``image.modality-unsure``.
+    """
+    if order.modality is not None:
+        return order.modality
+    guess = detect_modality(volume)
+    if guess.confidence >= SURE:
+        return guess.modality
+    usable = [r for r in list_releases(order.releases) if order.release in (None, r.id, r.card.name)]
+    offered = {modality for release in usable for modality in release.card.modalities}
+    # A release asked for by name says what its user takes the image for; a mere guess needs a release that agrees.
+    if len(offered) == 1 and (order.release is not None or guess.modality in offered):
+        return offered.pop()
+    raise BadInputError(
+        "image.modality-unsure",
+        f"What kind of image this is remains unsure (perhaps {guess.modality}: {guess.reason}).",
+        f"Say it with --modality {'|'.join(sorted(offered)) or 'CT|MR|US'}.",
+    )
+
+
+def _check_output(output: Path) -> None:
+    if not output.name.lower().endswith((".nrrd", ".nii", ".nii.gz")):
+        raise BadInputError(
+            "output.unknown-type", f"{output.name} has no known ending.", "End it in .seg.nrrd, .nii.gz or .nii."
+        )
+    if not output.parent.is_dir():
+        raise BadInputError("output.no-folder", "The folder to write to does not exist.", "Make it first.")
+
+
+def _rounded(confidence: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in confidence.items()}

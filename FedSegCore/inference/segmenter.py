@@ -1,0 +1,165 @@
+"""One volume in, one segmentation on exactly its grid out."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.progress import Progress
+from FedSegCore.inference.devices import choose_device
+from FedSegCore.inference.predictor import Predictor, make_predictor
+from FedSegCore.inference.weights import load_weights
+from FedSegCore.models.release import Release
+from FedSegCore.networks.registry import build_network
+from FedSegCore.volumes.labels import LabelContract
+from FedSegCore.volumes.preparation import Prepared, prepare, restore_labels, restore_scores
+from FedSegCore.volumes.volume import Volume
+
+SCORES_BYTES = 2 * 2**30
+"""Most memory that the probabilities of a whole prepared image may take (float16)."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A segmented volume.
+
+    Attributes:
+        labels: uint8 (1, k, j, i), contract values, on exactly the input's grid.
+        release: what segmented it.
+        modality: as which it was prepared.
+        device: where it was computed in the end (``"cpu"``, ``"cuda"``).
+        seconds: wall time from the volume to its labels.
+        confidence: label name → mean probability, in [0, 1], of the voxels given that label; absent labels are absent.
+        notes: what had to be done differently (memory), in words.
+    """
+
+    labels: Volume
+    release: Release
+    modality: str
+    device: str
+    seconds: float
+    confidence: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+
+class Segmenter:
+    """Segments volumes, keeping the last release's network in memory so that the next volume is quick.
+
+    Args:
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, or a torch device.
+
+    Raises:
+        CannotDoHereError: ``device.unavailable``.
+    """
+
+    def __init__(self, device: str | torch.device = "auto") -> None:
+        self.device = choose_device(device) if isinstance(device, str) else device
+        self._kept: tuple[tuple[str, str], torch.nn.Module] | None = None
+
+    def segment(
+        self, volume: Volume, release: Release, progress: Progress | None = None, *, modality: str | None = None
+    ) -> Segmentation:
+        """Return the segmentation of ``volume`` by ``release``.
+
+        Args:
+            volume: any grid; as many channels as the release's network takes.
+            release: an opened, hence verified release.
+            progress: told of every tile; cancels within one.
+            modality: as which the volume is prepared; None takes the volume's own, else the release's only one.
+
+        Raises:
+            BadInputError: ``release.wrong-modality``, ``release.weights-*``, ``weights.*``, ``image.*``.
+            CannotDoHereError: ``device.memory``.
+            CancelledError: the user cancelled.
+        """
+        started = time.perf_counter()
+        told = progress or Progress()
+        chosen = _modality_for(volume, release, modality)
+        preprocessing = release.card.modalities[chosen]
+        told.update(0.0, "preparing the image")
+        prepared = prepare(volume, preprocessing)
+        told.update(0.08, "loading the model")
+        predictor = make_predictor(
+            self._network_of(release),
+            release.card.network,
+            release.card.patch_size,
+            self.device,
+            standardise=preprocessing.standardise,
+        )
+        labels, confidence = _predict(predictor, prepared, release.card.contract, told.part(0.1, 0.95))
+        told.update(1.0, "segmented")
+        return Segmentation(
+            labels=labels,
+            release=release,
+            modality=chosen,
+            device=predictor.tiling.device.type,
+            seconds=time.perf_counter() - started,
+            confidence=confidence,
+            notes=tuple(predictor.notes),
+        )
+
+    def _network_of(self, release: Release) -> torch.nn.Module:
+        key = (str(release.path), release.card.weights_sha256)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = None  # two networks at once would need twice the memory
+            with torch.random.fork_rng(devices=[]):
+                network = build_network(release.card.network)
+            load_weights(network, release.weights())
+            self._kept = (key, network.to(self.device).eval())
+        return self._kept[1]
+
+
+def _modality_for(volume: Volume, release: Release, wanted: str | None) -> str:
+    offered = sorted(release.card.modalities)
+    chosen = wanted or volume.modality or (offered[0] if len(offered) == 1 else None)
+    if chosen is None or chosen not in offered:
+        raise BadInputError(
+            "release.wrong-modality",
+            f"{release.id} segments {', '.join(offered)} images; this one is {chosen or 'of unknown modality'}.",
+            "Choose a release for this modality, or say which modality the image is.",
+        )
+    return chosen
+
+
+def _predict(
+    predictor: Predictor, prepared: Prepared, contract: LabelContract, progress: Progress
+) -> tuple[Volume, dict[str, float]]:
+    """Return the labels on the original grid and the confidence per label."""
+    predicting, restoring = progress.part(0.0, 0.9), progress.part(0.9, 1.0)
+    if 2 * predictor.config.out_channels * prepared.image[0].size > SCORES_BYTES:
+        labels = restore_labels(predictor.labels(prepared.image, predicting), prepared)
+        return labels, {}
+    scores = predictor.probabilities(prepared.image, predicting)
+    return _most_probable(scores, prepared, contract, restoring)
+
+
+def _most_probable(
+    scores: npt.NDArray[np.float16], prepared: Prepared, contract: LabelContract, progress: Progress
+) -> tuple[Volume, dict[str, float]]:
+    """Resample every channel's probability back and keep the highest, one channel at a time.
+
+    Probabilities, not labels, go back: a border between two voxels of the network's grid then falls where the
+    probabilities cross, not on the nearest voxel's edge, and no thin structure is lost to rounding. One channel at a
+    time keeps memory at three images however many labels there are.
+    """
+    restored = restore_scores(scores[0].astype(np.float32), prepared)
+    best = restored.array.astype(np.float32)
+    labels = np.zeros(best.shape, np.uint8)
+    for label in contract.labels:
+        progress.update(label.value / len(scores), "back to the image's own grid")
+        array = restore_scores(scores[label.value].astype(np.float32), prepared).array
+        higher = array > best
+        labels[higher] = label.value
+        np.copyto(best, array, where=higher)
+    counts = np.bincount(labels.ravel(), minlength=len(scores))
+    sums = np.bincount(labels.ravel(), weights=best.ravel(), minlength=len(scores))
+    confidence = {
+        label.name: min(1.0, float(sums[label.value] / counts[label.value]))
+        for label in contract.labels
+        if counts[label.value]
+    }
+    return restored.with_array(labels), confidence

@@ -1,0 +1,183 @@
+"""The optimiser steps of one round."""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from FedSegCore.augmentation.ipa import consistency_loss
+from FedSegCore.augmentation.pipeline import Augmentation
+from FedSegCore.common.errors import BadInputError, CannotDoHereError
+from FedSegCore.common.progress import Progress
+from FedSegCore.inference.predictor import is_out_of_memory
+from FedSegCore.learning.cohort import Cohort
+from FedSegCore.learning.config import TrainingConfig
+from FedSegCore.learning.losses import build_loss
+from FedSegCore.learning.results import RoundRequest
+from FedSegCore.learning.sampling import Batch, PatchSampler
+from FedSegCore.learning.task import TrainingTask
+from FedSegCore.volumes.preparation import standardise
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepsOutcome:
+    """What a round's steps gave.
+
+    Attributes:
+        steps: optimiser steps done.
+        skipped: steps left out because loss or gradient was not finite.
+        loss: mean loss of the steps done.
+        extras: further tensors for the aggregation rule.
+    """
+
+    steps: int
+    skipped: int
+    loss: float
+    extras: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+
+
+class RoundOfSteps:
+    """Trains the network it is given, one round a call.
+
+    Args:
+        task: what to train.
+        cohort: prepared cases.
+        network: trained in place.
+        device: the network's.
+    """
+
+    def __init__(self, task: TrainingTask, cohort: Cohort, network: nn.Module, device: torch.device) -> None:
+        self._task, self._network, self._device = task, network, device
+        dimensions, training = task.network.dimensions, task.training
+        self._sampler = PatchSampler(cohort.training, dimensions, training.patch_size, training.foreground_fraction)
+        self._augmentation = Augmentation(task.augmentation, dimensions)
+        self._loss = build_loss(training.loss)
+        self._spacing = _typical_spacing(cohort, dimensions)
+        self._batch_size = training.batch_size
+
+    def run(self, request: RoundRequest, generator: torch.Generator, progress: Progress) -> StepsOutcome:
+        """Train one round from the network's present weights, with a fresh optimiser.
+
+        Raises:
+            CannotDoHereError: ``training.diverged``; ``device.memory``.
+            CancelledError: between steps.
+        """
+        training = self._task.training
+        count = training.steps_per_round or training.epochs * math.ceil(self._sampler.units / training.batch_size)
+        optimiser = torch.optim.AdamW(
+            self._network.parameters(),
+            lr=_learning_rate(training, request),
+            weight_decay=training.weight_decay,
+            fused=True,
+        )
+        received = [parameter.detach().clone() for parameter in self._network.parameters()]
+        losses: list[float] = []
+        self._network.train()
+        cards = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cards):
+            torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))  # dropout draws from it
+            for number, batch in enumerate(self._sampler.batches(count, training.batch_size, generator), 1):
+                progress.update((number - 1) / count, f"training step {number} of {count}")
+                loss = self._step_in_memory(batch, generator, optimiser, received)
+                if loss is not None:
+                    losses.append(loss)
+        progress.update(1.0, "trained")
+        if not losses:
+            raise CannotDoHereError(
+                "training.diverged", "No training step had a finite loss.", "Lower the federation's learning rate."
+            )
+        return StepsOutcome(len(losses), count - len(losses), sum(losses) / len(losses))
+
+    def _step_in_memory(
+        self, batch: Batch, generator: torch.Generator, optimiser: torch.optim.Optimizer, received: list[Tensor]
+    ) -> float | None:
+        """Do a step with as large a part of the batch as memory allows; return its loss, None if it was skipped."""
+        while True:
+            try:
+                return self._step(batch.first(self._batch_size), generator, optimiser, received)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._batch_size == 1:
+                    raise CannotDoHereError(
+                        "device.memory",
+                        "There is too little memory to train on a single patch.",
+                        "Use a larger graphics card, the processor, or a smaller patch size.",
+                    ) from error
+                self._batch_size = (self._batch_size + 1) // 2
+            _log.warning("memory is short: going on with %d patches a step", self._batch_size)
+            optimiser.zero_grad(set_to_none=True)
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _step(
+        self, batch: Batch, generator: torch.Generator, optimiser: torch.optim.Optimizer, received: list[Tensor]
+    ) -> float | None:
+        optimiser.zero_grad(set_to_none=True)
+        try:
+            loss = self._forward(batch, generator)
+        except BadInputError as error:
+            if error.code != "training.not-finite":
+                raise
+            _log.warning("a step is left out: its loss is not finite")
+            return None
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = list(self._network.parameters())
+        if self._task.training.proximal:
+            _pull_back(parameters, received, self._task.training.proximal)
+        norm = nn.utils.clip_grad_norm_(parameters, self._task.training.gradient_clip or math.inf)
+        if not bool(torch.isfinite(norm)):
+            _log.warning("a step is left out: its gradient is not finite")
+            return None
+        optimiser.step()
+        return float(loss.detach())
+
+    def _forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return the loss of a batch after augmentation."""
+        images, labels = batch.images.to(self._device), batch.labels.to(self._device)
+        views = self._augmentation(images, labels, generator, self._spacing)
+        annotated = batch.annotated_mask(len(self._task.contract.labels)).to(self._device)
+        first = self._logits(views.images)
+        loss = self._loss(first, views.labels, annotated)
+        if views.second_images is None or self._task.augmentation.gin is None:
+            return loss
+        second = self._logits(views.second_images)
+        both = 0.5 * (loss + self._loss(second, views.labels, annotated))
+        return both + self._task.augmentation.gin.ipa_weight * consistency_loss(first, second)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        if self._task.preprocessing.standardise:
+            images = standardise(images)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
+            logits: Tensor = self._network(images)
+        return logits.float()
+
+
+def _learning_rate(training: TrainingConfig, request: RoundRequest) -> float:
+    """Return the round's step size, along half a cosine from the first round to the last."""
+    done = (request.round_number - 1) / max(1, request.rounds - 1)
+    span = training.learning_rate - training.final_learning_rate
+    return training.final_learning_rate + 0.5 * span * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+def _pull_back(parameters: list[nn.Parameter], received: list[Tensor], strength: float) -> None:
+    """Add the gradient μ·(w - w_received) of FedProx's term μ/2·‖w - w_received‖² (Li et al., MLSys 2020)."""
+    with torch.no_grad():
+        for parameter, start in zip(parameters, received, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - start, alpha=strength)
+
+
+def _typical_spacing(cohort: Cohort, dimensions: int) -> tuple[float, ...] | None:
+    """Return the median spacing of the training cases, mm along (i, j[, k])."""
+    if not cohort.training:
+        return None
+    return tuple(median(case.grid.spacing[axis] for case in cohort.training) for axis in range(dimensions))
