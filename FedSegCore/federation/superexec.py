@@ -65,6 +65,7 @@ def run(kind: Literal["CLIENT_APP", "SERVER_APP"], runner: str) -> None:
         runner: module that runs such a task.
     """
     arguments = _arguments()
+    os.umask(0o077)
     superexec, plugin, types, constant, auth = require_flower(_NEEDED)
     plugin.AutoExecPlugin.supported_task_types = frozenset({constant.TaskType[kind]})
     executor = PythonExecutor(runner, arguments.folder, types.LaunchResult.accepted())

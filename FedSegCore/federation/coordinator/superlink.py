@@ -117,6 +117,8 @@ def main() -> None:
             "ssl_keyfile": lifespan_config.ssl_keyfile,
             "ssl_certfile": lifespan_config.ssl_certfile,
             "server_header": False,
+            # A held-open connection (a log stream, a client of ours) must not hold up the end.
+            "timeout_graceful_shutdown": 2,
         }
         guarded = ControlWithSecret(app, folder.control_secret.read_text(encoding="ascii"))
         inner = uvicorn.Config(guarded, host="127.0.0.1", port=settings.control_port, **common)

@@ -1,0 +1,78 @@
+"""The coordinator's two processes, kept alive: SuperLink, and the SuperExec that runs server apps."""
+
+import os
+import subprocess
+
+from FedSegCore.common.errors import CannotDoHereError
+from FedSegCore.federation.coordinator.folder import CoordinatorFolder
+from FedSegCore.federation.process_group import Child, child_environment
+
+RUNS_VARIABLE = "FEDSEG_RUNS"
+"""Environment variable by which a server app finds the coordinator's folder of runs."""
+
+_MOST_STARTS = 5
+
+
+class CoordinatorProcesses:
+    """Starts SuperLink and SuperExec and starts again what ends; the owner calls ``tick`` a few times a second.
+
+    Runs survive a SuperLink that is back within a minute: they live in the database and in SuperExec's server app.
+
+    Args:
+        folder: the coordinator.
+    """
+
+    def __init__(self, folder: CoordinatorFolder) -> None:
+        self._folder = folder
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._starts: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Start both; ``ControlClient.wait_until_up`` tells when SuperLink answers."""
+        for name in ("superlink", "superexec"):
+            self._start(name)
+
+    def tick(self) -> list[str]:
+        """Start again what has ended and say so.
+
+        Raises:
+            CannotDoHereError: ``coordinator.ended``: a process ends again and again (a port in use, a full disk).
+        """
+        news = []
+        for name, child in list(self._children.items()):
+            code = child.poll()
+            if code is None:
+                continue
+            if self._starts[name] >= _MOST_STARTS:
+                raise CannotDoHereError(
+                    "coordinator.ended",
+                    f"The coordinator's {name} cannot be kept running.",
+                    f"Read logs/{name}.log in its folder; often its port is in use.",
+                )
+            self._start(name)
+            news.append(f"{name} ended (code {code}) and is started again")
+        return news
+
+    def processes(self) -> list["subprocess.Popen[bytes]"]:
+        """Return the running children, for ``stop_trees``."""
+        return list(self._children.values())
+
+    def pid(self, name: str) -> int:
+        """Return the process id of ``"superlink"`` or ``"superexec"``."""
+        return self._children[name].pid
+
+    def _start(self, name: str) -> None:
+        folder = self._folder
+        arguments = ["--folder", str(folder.path), "--parent-pid", str(os.getpid())]
+        if name == "superexec":
+            address = f"127.0.0.1:{folder.settings().control_port}"
+            arguments += ["--runtime-api-address", address, "--secret-file", str(folder.superexec_secret)]
+            arguments += ["--root-certificates", str(folder.authority_certificate)]
+        self._starts[name] = self._starts.get(name, 0) + 1
+        self._children[name] = Child(
+            name=name,
+            module=f"FedSegCore.federation.coordinator.{name}",
+            arguments=arguments,
+            environment={**child_environment(folder.flower_home, 1), RUNS_VARIABLE: str(folder.runs)},
+            log=folder.logs / f"{name}.log",
+        ).start()

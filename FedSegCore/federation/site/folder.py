@@ -1,0 +1,166 @@
+"""A site's folder: its key, what it trusts, its cohort, and what its processes say to each other; mode 0700."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from FedSegCore.common.errors import BadInputError, UsageError
+from FedSegCore.common.files import write_text
+from FedSegCore.federation.bundle import bundle_digest, thin_bundle
+from FedSegCore.federation.private_files import keep_secret, private_folder, write_private
+from FedSegCore.federation.site.keys import make_site_key
+
+
+class SiteSettings(BaseModel):
+    """What a site was set up with.
+
+    Attributes:
+        name: the site's name in the federation.
+        coordinator: ``host:port`` of the coordinator; IPv6 as ``[address]:port``.
+        cohort: the cohort file; relative paths start at the site's folder.
+        device: where the trainer computes.
+        threads: CPU threads of the trainer; None leaves it to the libraries.
+        round_limit_s: a round of training that takes longer is given up.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+    coordinator: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}$")]
+    cohort: Path = Path("cohort.json")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    round_limit_s: Annotated[float, Field(gt=0.0)] = 4 * 3600.0
+
+
+class ApprovedBundles(BaseModel):
+    """SHA-256 of the app bundles this site takes messages for, beside that of its own version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+
+
+@dataclass(frozen=True)
+class SiteFolder:
+    """The layout below ``path``."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, settings: SiteSettings, authority_certificate: Path) -> "SiteFolder":
+        """Set up a new site: its key, its secrets and the certificate it trusts.
+
+        Raises:
+            UsageError: there is a site in ``path`` already.
+            BadInputError: ``authority_certificate`` cannot be read.
+            CannotDoHereError: the folder cannot be made private.
+        """
+        folder = cls(path.absolute())
+        if folder.settings_file.exists():
+            raise UsageError("site.exists", "This folder holds a site already.", "Choose another folder, or run it.")
+        try:
+            trusted = authority_certificate.read_bytes()
+        except OSError as error:
+            raise BadInputError(
+                "site.certificate", f"{authority_certificate.name} cannot be read.", "Give the coordinator's ca.crt."
+            ) from error
+        for place in (folder.path, folder.run, folder.logs, folder.flower_home):
+            private_folder(place)
+        write_private(folder.authority_certificate, trusted)
+        make_site_key(folder.private_key, folder.public_key)
+        keep_secret(folder.superexec_secret)
+        write_text(folder.path / "approved.json", ApprovedBundles().model_dump_json() + "\n", private=True)
+        write_text(folder.settings_file, settings.model_dump_json(indent=2) + "\n", private=True)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "SiteFolder":
+        """Open an existing site's folder; raises BadInputError if there is none."""
+        folder = cls(path.absolute())
+        folder.settings()
+        return folder
+
+    @property
+    def settings_file(self) -> Path:
+        """File of the settings."""
+        return self.path / "site.json"
+
+    @property
+    def private_key(self) -> Path:
+        """The site's key; never leaves this folder."""
+        return self.path / "key"
+
+    @property
+    def public_key(self) -> Path:
+        """What the coordinator admits."""
+        return self.path / "key.pub"
+
+    @property
+    def authority_certificate(self) -> Path:
+        """Certificate of the coordinator's authority."""
+        return self.path / "ca.crt"
+
+    @property
+    def superexec_secret(self) -> Path:
+        """Secret that lets our executor, and no other user of this machine, take tasks."""
+        return self.path / "superexec.secret"
+
+    @property
+    def run(self) -> Path:
+        """What lives only while the site runs: progress, the trainer's address, task tokens."""
+        return self.path / "run"
+
+    @property
+    def trainer_address(self) -> Path:
+        """Where the trainer listens, and with which key."""
+        return self.run / "trainer.json"
+
+    @property
+    def progress(self) -> Path:
+        """What the trainer is doing."""
+        return self.run / "progress.json"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the children's output; stays at the site."""
+        return self.path / "logs"
+
+    @property
+    def flower_home(self) -> Path:
+        """FLWR_HOME of the site's children."""
+        return self.path / "flower"
+
+    @property
+    def cohort(self) -> Path:
+        """The cohort file."""
+        return self.path / self.settings().cohort
+
+    def settings(self) -> SiteSettings:
+        """Return the settings; raises BadInputError where they are missing or damaged."""
+        try:
+            return SiteSettings.model_validate_json(self.settings_file.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise BadInputError(
+                "site.folder",
+                f"The folder {self.path.name} holds no site.",
+                "Make one with 'fedseg site init', or give its folder.",
+            ) from error
+
+    def approves(self, digest: str) -> bool:
+        """Return whether messages of the bundle with this SHA-256 are answered: this version's own, or a listed one."""
+        if digest == bundle_digest(thin_bundle()):
+            return True
+        try:
+            listed = ApprovedBundles.model_validate_json((self.path / "approved.json").read_bytes())
+        except (OSError, ValidationError):
+            return False
+        return digest in listed.sha256
+
+    def empty_run(self) -> None:
+        """Forget what an earlier start left in ``run``."""
+        shutil.rmtree(self.run, ignore_errors=True)
+        private_folder(self.run)

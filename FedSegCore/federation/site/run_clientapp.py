@@ -1,0 +1,73 @@
+"""Entry of a client app's process: answers one message with the installed client app and no other code.
+
+A stock runner unpacks the coordinator's bundle and puts it first on the import path. Here a bundle is only compared
+with what the site approves; a refused one still gets an answer, since a SuperNode waits for ever for a missing one.
+"""
+
+import logging
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from FedSegCore.common.errors import CancelledError
+from FedSegCore.federation.bundle import bundle_digest
+from FedSegCore.federation.client_app import make_client_app
+from FedSegCore.federation.flower_version import require_flower
+from FedSegCore.federation.process_group import follow_parent
+from FedSegCore.federation.site.folder import SiteFolder
+from FedSegCore.federation.site.trainer_client import TrainerClient
+from FedSegCore.federation.superexec import task_arguments
+
+_NEEDED = {
+    "flwr.supernode.runtime.run_clientapp": (
+        "run_clientapp",
+        "install_from_fab",
+        "get_load_client_app_fn",
+        "register_signal_handlers",
+    ),
+    "flwr.clientapp.client_app": ("LoadClientAppError",),
+}
+
+
+def main() -> None:
+    """Answer one message."""
+    arguments = task_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    runtime, client_app = require_flower(_NEEDED)
+    folder = SiteFolder.open(arguments.folder)
+    follow_parent(arguments.parent_pid)
+
+    def approve(content: bytes, *_: Any, **__: Any) -> Path:
+        digest = bundle_digest(content)
+        if not folder.approves(digest):
+            logging.getLogger(__name__).error("the bundle %s is not approved here; nothing of it was run", digest)
+            raise client_app.LoadClientAppError("bundle not approved")
+        return folder.run
+
+    runtime.install_from_fab = approve
+    runtime.get_load_client_app_fn = lambda *_args, **_kwargs: lambda *_names: _installed_app(folder)
+    register = runtime.register_signal_handlers
+
+    def register_and_answer(*args: Any, **kwargs: Any) -> None:
+        register(*args, **kwargs)
+        # Flower's own handler ends the process without an answer, after which the SuperNode waits for ever.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _give_up)
+
+    runtime.register_signal_handlers = register_and_answer
+    runtime.run_clientapp(
+        runtime_api_address=arguments.runtime_api_address, token=arguments.token, insecure=True, parent_pid=None
+    )
+
+
+def _installed_app(folder: SiteFolder) -> Any:
+    return make_client_app(TrainerClient(folder))
+
+
+def _give_up(_signal: int, _frame: FrameType | None) -> None:
+    raise CancelledError
+
+
+if __name__ == "__main__":
+    main()
