@@ -1,6 +1,6 @@
 """What a federation or a site says of augmentation."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -59,7 +59,7 @@ class SpatialConfig(BaseModel):
     rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 15.0
     scaling: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
     shift_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.06
-    flip_axes: tuple[str, ...] = ()
+    flip_axes: tuple[Literal["k", "j", "i"], ...] = ()
     elastic: Probability = 0.0
 
 

@@ -73,4 +73,4 @@ def consistency_loss(first: Tensor, second: Tensor) -> Tensor:
     """
     logs = torch.stack([first.log_softmax(1), second.log_softmax(1)])
     mean = logs.exp().mean(0, keepdim=True).expand_as(logs)
-    return functional.kl_div(logs, mean, reduction="mean")
+    return functional.kl_div(logs, mean, reduction="none").mean()

@@ -6,7 +6,6 @@ from typing import Any, Self
 import numpy as np
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
-from monai.data.meta_obj import get_track_meta
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
@@ -59,8 +58,7 @@ class RandGlobalIntensityNonlinear(RandomizableTransform):
             raise RuntimeError("call randomize() first, or the transform with randomize=True")
         plain = convert_to_tensor(img, dtype=np.float32, track_meta=False)
         changed = apply_gin(plain.unsqueeze(0), self.parameters)[0]
-        target = convert_to_tensor(img, track_meta=get_track_meta()) if not isinstance(img, np.ndarray) else img
-        return convert_to_dst_type(changed, dst=target, dtype=np.float32)[0]
+        return convert_to_dst_type(changed, dst=img, dtype=np.float32)[0]
 
 
 class RandGlobalIntensityNonlineard(RandomizableTransform, MapTransform):
