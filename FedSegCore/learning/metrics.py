@@ -94,7 +94,7 @@ def surface_distance_mm(predicted: Mask, truth: Mask, grid: Grid) -> float | Non
         return None
     box = _bounding_box(predicted | truth)
     pair = np.stack([predicted[box], truth[box]])[:, None, None]
-    spacing = list(reversed(grid.spacing))
+    spacing = [float(side) for side in reversed(grid.spacing)]  # MONAI refuses a mixture of int and float
     if grid.shape[0] == 1:
         pair, spacing = pair[:, :, :, 0], spacing[1:]
     tensors = torch.from_numpy(pair.astype(np.uint8))
