@@ -1,8 +1,9 @@
 """Which Flower this code fits: a few of its internals are replaced, so another version is refused in words."""
 
 import importlib
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
+from typing import Any
 
 from FedSegCore.common.errors import CannotDoHereError
 
@@ -10,7 +11,7 @@ SUPPORTED = "1.41"
 """The Flower minor version all roles of a federation run."""
 
 
-def require_flower(replaced: dict[str, tuple[str, ...]]) -> tuple[ModuleType, ...]:
+def require_flower(replaced: Mapping[str, tuple[str, ...]]) -> tuple[Any, ...]:
     """Import the Flower modules a role changes and check that what it replaces is there.
 
     Args:
@@ -43,4 +44,6 @@ def require_flower(replaced: dict[str, tuple[str, ...]]) -> tuple[ModuleType, ..
 
 
 def _refusal(what: str) -> CannotDoHereError:
-    return CannotDoHereError("flower.version", what, "Repair the runtime: it must hold the Flower version of this release.")
+    return CannotDoHereError(
+        "flower.version", what, "Repair the runtime: it must hold the Flower version of this release."
+    )

@@ -1,4 +1,4 @@
-"""Flower's SuperExec with an executor of our own: one kind of task, this Python, no script on PATH, no token in ``ps``."""
+"""Flower's SuperExec with our own executor: one kind of task, this Python, no script on PATH, no token in ``ps``."""
 
 import argparse
 import os

@@ -46,6 +46,7 @@ class FleetOnly:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection."""
         if scope["type"] == "http" and scope["path"].startswith("/v1/fleet/"):
             await self._app(scope, receive, send)
         else:
@@ -60,6 +61,7 @@ class ControlWithSecret:
         self._secret = secret.encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection."""
         open_path = scope["type"] == "lifespan" or scope["path"].startswith(("/v1/fleet/", "/v1/runtime/", "/health"))
         if open_path or (scope["type"] == "http" and self._knows(scope)):
             await self._app(scope, receive, send)

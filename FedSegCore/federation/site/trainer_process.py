@@ -91,7 +91,7 @@ class TrainerServer:
             return error_frame(error)
         except MemoryError:
             return error_frame(CannotDoHereError("trainer.memory", "Memory ran out.", "Close other programs."))
-        except Exception:
+        except Exception:  # noqa: BLE001
             # Whatever goes wrong in training ends this round only, and its text stays in this log.
             _log.exception("the request failed")
             return error_frame(CannotDoHereError("trainer.failed", "Training failed.", "Read logs/trainer.log."))

@@ -1,0 +1,111 @@
+"""A run, from its folder to its end: written down, started, followed in words, and its real outcome told."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from FedSegCore.common.errors import CancelledError, CannotDoHereError, UsageError
+from FedSegCore.common.files import write_text
+from FedSegCore.common.progress import Progress
+from FedSegCore.federation.config import FederationConfig
+from FedSegCore.federation.coordinator.folder import CoordinatorFolder
+from FedSegCore.federation.coordinator.runs import ControlClient
+from FedSegCore.federation.events import EVENTS_FILE
+from FedSegCore.federation.log_tail import LogTail
+from FedSegCore.federation.private_files import private_folder
+
+_POLL_S = 0.25
+_OUTAGE_S = 60.0
+_RUN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
+
+def write_run(folder: CoordinatorFolder, name: str, config: FederationConfig) -> Path:
+    """Make ``runs/<name>`` with the federation's configuration, where the server app looks for it, and return it.
+
+    Raises:
+        UsageError: ``name`` is not made of lower case letters, digits and hyphens.
+    """
+    if not _RUN_NAME.fullmatch(name):
+        raise UsageError("run.name", f"{name!r} is no name for a run.", "Use lower case letters, digits and hyphens.")
+    run_folder = private_folder(folder.runs / name)
+    write_text(run_folder / "federation.json", config.model_dump_json(indent=2) + "\n", private=True)
+    return run_folder
+
+
+class RunFollower:
+    """Turns a run's events into progress.
+
+    Args:
+        run_folder: the run's folder.
+        progress: told of every event; the fraction is the mean of the groups' rounds.
+    """
+
+    def __init__(self, run_folder: Path, progress: Progress) -> None:
+        self._tail = LogTail(run_folder / EVENTS_FILE, from_end=True)
+        self._progress = progress
+        self._done: dict[str, float] = {}
+        self._stage = "starting the run"
+
+    def tick(self) -> None:
+        """Report what has happened; raises CancelledError if the user has cancelled."""
+        for event in self._tail.objects():
+            self._stage = str(event.get("message", self._stage))
+            self._count(str(event.get("event")), str(event.get("group")), event.get("round"), event.get("rounds"))
+            self._tell()
+        self._tell()
+
+    def _count(self, kind: str, group: str, round_number: object, rounds: object) -> None:
+        if not group or not isinstance(round_number, int) or not isinstance(rounds, int) or rounds < 1:
+            return
+        closed = kind in ("round-closed", "group-finished")
+        self._done[group] = max(self._done.get(group, 0.0), (round_number - (0 if closed else 1)) / rounds)
+
+    def _tell(self) -> None:
+        fraction = sum(self._done.values()) / len(self._done) if self._done else 0.0
+        self._progress.update(fraction, self._stage)
+
+
+def follow_run(
+    control: ControlClient, run_folder: Path, run_id: int, progress: Progress, tick: Callable[[], None] = lambda: None
+) -> None:
+    """Follow a run to its end; a cancelled ``progress`` stops the run.
+
+    Args:
+        control: the coordinator's SuperLink.
+        run_folder: the run's folder.
+        run_id: Flower's id of the run.
+        progress: told of every event.
+        tick: called between looks, to keep processes alive.
+
+    Raises:
+        CancelledError: cancelled here.
+        CannotDoHereError: ``run.failed`` or ``run.stopped``; ``coordinator.not-running`` after a minute's outage.
+    """
+    follower = RunFollower(run_folder, progress)
+    answered = time.monotonic()
+    while True:
+        try:
+            tick()
+            follower.tick()
+            status = control.status(run_id)
+        except CancelledError:
+            control.stop(run_id)
+            raise
+        except CannotDoHereError as error:
+            if error.code != "coordinator.not-running" or time.monotonic() - answered > _OUTAGE_S:
+                raise
+        else:
+            answered = time.monotonic()
+            if status.finished:
+                follower.tick()
+                break
+        time.sleep(_POLL_S)
+    if status.outcome == "stopped":
+        raise CannotDoHereError("run.stopped", "The run was stopped.", "Start it again to go on with its next round.")
+    if status.outcome != "completed":
+        raise CannotDoHereError(
+            "run.failed",
+            f"The run failed: {status.details or 'no reason was given'}.",
+            "Read logs/superexec.log in the coordinator's folder; start it again to go on with its next round.",
+        )
