@@ -1,0 +1,120 @@
+"""What ITK does not notice: files cut short and headers whose geometry it silently repairs."""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from FedSegCore.common.errors import BadInputError
+
+_NIFTI_HEADER = 348
+_CHUNK = 1 << 22
+
+
+def truncated() -> BadInputError:
+    """Return the error of a file that ends too early."""
+    return BadInputError(
+        "image.truncated",
+        "The image file ends before all of its voxels.",
+        "Copy or export the image again; the transfer was probably interrupted.",
+    )
+
+
+def bad_geometry(detail: str) -> BadInputError:
+    """Return the error of a header that puts voxels nowhere; ``detail`` says why in plain words."""
+    return BadInputError(
+        "image.bad-geometry",
+        f"The image header does not say where its voxels lie: {detail}.",
+        "Export the image again from its source, or correct its spacing and orientation in 3D Slicer and save it.",
+    )
+
+
+class NiftiHeader:
+    """The few fields of a NIfTI-1 or NIfTI-2 header that are checked.
+
+    Attributes:
+        shape: sizes of all declared axes (i, j, k, t ...).
+        spacing: absolute pixdim of those axes.
+        sform: 3x4 RAS matrix, None if its code is 0.
+        has_qform: whether the header also carries a rotation by quaternion.
+        bytes_expected: header, extensions and voxels.
+    """
+
+    def __init__(self, head: bytes, *, separate_voxels: bool) -> None:
+        order = "<" if struct.unpack("<i", head[:4])[0] in (348, 540) else ">"
+        second = struct.unpack(order + "i", head[:4])[0] == 540
+        dim = struct.unpack_from(order + ("8q" if second else "8h"), head, 16 if second else 40)
+        pixdim = struct.unpack_from(order + ("8d" if second else "8f"), head, 104 if second else 76)
+        bits = struct.unpack_from(order + "h", head, 14 if second else 72)[0]
+        offset = struct.unpack_from(order + ("q" if second else "f"), head, 168 if second else 108)[0]
+        codes = struct.unpack_from(order + ("2i" if second else "2h"), head, 344 if second else 252)
+        rows = struct.unpack_from(order + ("12d" if second else "12f"), head, 400 if second else 280)
+        axes = dim[0]
+        if not 1 <= axes <= 7 or min(dim[1 : axes + 1]) < 1:
+            raise bad_geometry("the numbers of voxels are not positive")
+        self.shape = dim[1 : axes + 1]
+        self.spacing = tuple(abs(value) for value in pixdim[1 : axes + 1])
+        self.sform: npt.NDArray[np.float64] | None = np.reshape(rows, (3, 4)) if codes[1] > 0 else None
+        self.has_qform = codes[0] > 0
+        size = int(np.prod([int(n) for n in self.shape], dtype=object)) * bits // 8
+        self.bytes_expected = size + (0 if separate_voxels else int(offset))
+
+
+def check_nifti(path: Path) -> None:
+    """Refuse a NIfTI file that is cut short or has no usable spacing.
+
+    ITK fills missing voxels with zeros and takes a spacing of 0 or NaN for 1 mm.
+
+    Raises:
+        BadInputError: ``image.truncated``, ``image.unreadable`` or ``image.bad-geometry``.
+    """
+    header = read_nifti_header(path)
+    for spacing, size in zip(header.spacing[:3], header.shape[:3], strict=False):
+        if not np.isfinite(spacing) or (spacing <= 0 and size > 1):
+            raise bad_geometry("the distance between its voxels is zero or not a number")
+    if header.sform is not None and not np.isfinite(header.sform).all():
+        raise bad_geometry("its orientation is not a number")
+    voxels = path.with_suffix(".img") if path.suffix.lower() == ".hdr" else path
+    if voxels.is_file() and _unpacked_size(voxels, header.bytes_expected) < header.bytes_expected:
+        raise truncated()
+
+
+def read_nifti_header(path: Path) -> NiftiHeader:
+    """Read the header of a ``.nii``, ``.nii.gz`` or ``.hdr`` file."""
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            head = file.read(540)
+    except (OSError, EOFError, zlib.error) as error:
+        raise truncated() from error
+    if len(head) < _NIFTI_HEADER:
+        raise truncated()
+    return NiftiHeader(head.ljust(540, b"\0"), separate_voxels=path.suffix.lower() == ".hdr")
+
+
+def _unpacked_size(path: Path, enough: int) -> int:
+    """Return the number of bytes in a plain or gzip file, counting no further than ``enough``."""
+    with path.open("rb") as raw:
+        if raw.read(2) != b"\x1f\x8b":
+            return path.stat().st_size
+    total = 0
+    try:
+        with gzip.open(path) as file:
+            while total < enough and (chunk := file.read(_CHUNK)):
+                total += len(chunk)
+    except (OSError, EOFError, zlib.error) as error:
+        raise truncated() from error
+    return total
+
+
+def check_jpeg(path: Path) -> None:
+    """Refuse a JPEG without its end marker; the decoder would fill the rest with grey."""
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - 4096))
+        if b"\xff\xd9" not in file.read():
+            raise truncated()

@@ -1,0 +1,252 @@
+"""Image files → :class:`Volume`; everything unusable is refused with a code and a remedy."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from FedSegCore.common.errors import BadInputError
+from FedSegCore.volumes import file_checks, pixels
+from FedSegCore.volumes.dicom import is_time_series, read_dicom_folder
+from FedSegCore.volumes.geometry import checked_grid, nearest_orthonormal
+from FedSegCore.volumes.volume import Grid, Vector, Volume
+
+MAX_VOXELS = 1_000_000_000
+"""Most voxels of one image; more is taken for a broken header or beyond a workstation."""
+
+_SOURCES = {
+    "NiftiImageIO": "nifti",
+    "NrrdImageIO": "nrrd",
+    "MetaImageIO": "metaimage",
+    "GDCMImageIO": "dicom",
+    "PNGImageIO": "png",
+    "JPEGImageIO": "jpeg",
+}
+_MODALITY_KEYS = ("0008|0060", "modality", "Modality", "DICOM.Modality")
+_FORMATS = "NIfTI, NRRD, MetaImage, DICOM, PNG or JPEG"
+
+
+def read_volume(
+    path: Path | str, *, modality: str | None = None, frame: int | None = None, spacing: Vector | None = None
+) -> Volume:
+    """Read one image.
+
+    Args:
+        path: NIfTI, NRRD, MetaImage, PNG, JPEG or DICOM file, or a folder with one DICOM series.
+        modality: DICOM modality code; None takes the file's own word for it, if any.
+        frame: which volume of a 4-D image (or picture of a film), counted from 0.
+        spacing: mm along (i, j, k) of a PNG or JPEG; these carry none that can be trusted, so 1 mm if None.
+
+    Returns:
+        Volume in uint8, int16, uint16 or float32. Colour: three channels for modality ``ES`` and for colour pictures
+        of unknown modality, else grey. NaN and infinities are replaced by the smallest finite value and counted in
+        ``metadata["not_finite"]``; ``metadata["modality_from"]`` says who named the modality. No patient data is kept.
+
+    Raises:
+        BadInputError: ``image.*`` or ``dicom.*``.
+    """
+    path = Path(path)
+    image, source, named = _load(path, frame)
+    word = modality or named
+    array = _voxels(image)
+    array, missing = pixels.finite(pixels.compact(array))
+    if array.shape[0] > 1:
+        array = pixels.colour_to_channels(array, word)
+    if array.min() == array.max():
+        raise BadInputError(
+            "image.constant", "Every voxel of this image has the same value: it is empty.", "Choose another image."
+        )
+    metadata = {"number_type": image.GetPixelIDTypeAsString()}
+    if missing:
+        metadata["not_finite"] = str(missing)
+    if word:
+        metadata["modality_from"] = "user" if modality else "file"
+    if frame is not None:
+        metadata["frame"] = str(frame)
+    grid = _grid(image, source, spacing)
+    return Volume(array, grid, modality=word, source=source, metadata=metadata)
+
+
+def read_label_map(path: Path | str) -> Volume:
+    """Read a label map; the array is (1, k, j, i) of uint8, or uint16 where a number exceeds 255.
+
+    Raises:
+        BadInputError: as :func:`read_volume`, or ``labels.not-integers``, ``labels.several-layers``.
+    """
+    image, source, _ = _load(Path(path), None)
+    array = _voxels(image)
+    if array.shape[0] > 1 and not (array[1:3] == array[:1]).all():
+        raise BadInputError(
+            "labels.several-layers",
+            f"This label map has {array.shape[0]} layers or colours.",
+            "Save it as one label map of numbers, in which no two structures overlap.",
+        )
+    array = array[:1]
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= np.iinfo(np.uint16).max) or (array.dtype.kind == "f" and (array % 1 != 0).any()):
+        raise BadInputError(
+            "labels.not-integers",
+            "This file is not a label map: its voxels are not whole numbers from 0 to 65535.",
+            "Choose the file with the annotation, not the scan.",
+        )
+    kind = np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16
+    return Volume(array.astype(kind), _grid(image, source, None), source=source)
+
+
+def _load(path: Path, frame: int | None) -> tuple[sitk.Image, str, str | None]:
+    """Return the image (three axes at most), where it comes from, and the modality it names."""
+    # ITK warns on the process's stderr, with paths; what matters is checked and refused here.
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    if path.is_dir():
+        image, named = read_dicom_folder(path, MAX_VOXELS)
+        return _only_frame(image, frame), "dicom", _modality_code(named)
+    if not path.is_file():
+        raise BadInputError("image.missing", "There is no such image file.", "Check the name and the folder.")
+    source = _source_of(path)
+    if source == "nifti":
+        file_checks.check_nifti(path)
+    elif source == "jpeg":
+        file_checks.check_jpeg(path)
+    try:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.LoadPrivateTagsOff()
+        image = _read_frame(reader, path, source, frame)
+    except (RuntimeError, MemoryError) as error:
+        raise _unreadable() from error
+    named = next((reader.GetMetaData(key) for key in _MODALITY_KEYS if reader.HasMetaDataKey(key)), "")
+    return image, source, _modality_code(named)
+
+
+def _source_of(path: Path) -> str:
+    name = path.name.lower()
+    try:
+        io = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
+    except RuntimeError:
+        io = ""
+    if io in _SOURCES:
+        return _SOURCES[io]
+    if name.endswith((".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".png", ".jpg", ".jpeg")):
+        raise _unreadable()
+    raise BadInputError("image.format", "This file is no image that can be read.", f"Give {_FORMATS}.")
+
+
+def _unreadable() -> BadInputError:
+    return BadInputError(
+        "image.unreadable",
+        "The image cannot be read: the file is damaged, cut short, or not what its name says.",
+        f"Copy or export it again as {_FORMATS}, and try whether 3D Slicer opens it.",
+    )
+
+
+def _read_information(reader: sitk.ImageFileReader, path: Path, source: str) -> None:
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        sform = file_checks.read_nifti_header(path).sform if source == "nifti" else None
+        if sform is None:
+            raise
+        # ITK refuses an sform that is not quite orthonormal; its permissive mode takes the nearest one that is.
+        nearest_orthonormal(sform[:, :3] / np.maximum(np.linalg.norm(sform[:, :3], axis=0), 1e-12))
+        os.environ["ITK_NIFTI_SFORM_PERMISSIVE"] = "1"
+        try:
+            reader.ReadImageInformation()
+        finally:
+            del os.environ["ITK_NIFTI_SFORM_PERMISSIVE"]
+
+
+def _read_frame(reader: sitk.ImageFileReader, path: Path, source: str, frame: int | None) -> sitk.Image:
+    _read_information(reader, path, source)
+    size = list(reader.GetSize())
+    complex_kinds = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
+    if reader.GetPixelID() in complex_kinds:
+        raise BadInputError(
+            "image.complex", "The voxels of this image are complex numbers.", "Give the magnitude image instead."
+        )
+    if int(np.prod([int(n) for n in size[:3]], dtype=object)) > MAX_VOXELS:
+        raise too_big(size)
+    while len(size) > 4 and size[-1] == 1:
+        size.pop()
+    if len(size) > 4:
+        raise BadInputError("image.five-dimensional", "This image has five axes.", "Save the volume you need.")
+    film = source == "dicom" and len(size) == 3 and is_time_series(reader)
+    if len(size) == 4 or film:
+        chosen = chosen_frame(size[-1], frame)
+        index = [0] * (len(size) - 1) + [chosen]
+        reader.SetExtractIndex(index + [0] * (reader.GetDimension() - len(size)))
+        collapsed = [*size[:-1], 1] if film else [*size[:-1], 0]
+        reader.SetExtractSize(collapsed + [0] * (reader.GetDimension() - len(size)))
+        return reader.Execute()
+    image = reader.Execute()
+    if image.HasMetaDataKey("NRRD_kinds[pixel]") and image.GetMetaData("NRRD_kinds[pixel]") == "list":
+        chosen = chosen_frame(image.GetNumberOfComponentsPerPixel(), frame)
+        return sitk.VectorIndexSelectionCast(image, chosen)
+    return _only_frame(image, frame)
+
+
+def _only_frame(image: sitk.Image, frame: int | None) -> sitk.Image:
+    if frame not in (None, 0):
+        chosen_frame(1, frame)
+    return image
+
+
+def chosen_frame(frames: int, frame: int | None) -> int:
+    """Return which of ``frames`` volumes to read; raises BadInputError if it is not said or not there."""
+    if frame is None and frames > 1:
+        raise BadInputError(
+            "image.four-dimensional",
+            f"This image holds {frames} volumes or frames, not one.",
+            f"Say which one to take: 0 to {frames - 1}.",
+        )
+    if frame is not None and not 0 <= frame < frames:
+        raise BadInputError(
+            "image.no-such-frame", f"There is no frame {frame}: the image has {frames}.", f"Give 0 to {frames - 1}."
+        )
+    return frame or 0
+
+
+def too_big(size: list[int]) -> BadInputError:
+    """Return the error of an image with more than :data:`MAX_VOXELS` voxels; ``size`` along (i, j, k)."""
+    return BadInputError(
+        "image.too-big",
+        f"The image claims {' x '.join(map(str, size))} voxels, more than this program handles.",
+        "Crop or downsample it; if it is not that large, its header is damaged.",
+    )
+
+
+def _voxels(image: sitk.Image) -> pixels.Array:
+    """Return the voxels as (c, k, j, i); refuses vectors that are no colours."""
+    array = sitk.GetArrayFromImage(image)
+    components = image.GetNumberOfComponentsPerPixel()
+    if image.GetDimension() == 2:
+        array = array[None]
+    if components == 1:
+        return array[None]
+    if components not in (3, 4) or array.dtype.name not in ("uint8", "uint16"):
+        raise BadInputError(
+            "image.vector",
+            f"Every voxel of this image holds {components} numbers (a vector or tensor field), not one.",
+            "Give a scan with one number per voxel.",
+        )
+    return np.moveaxis(array, -1, 0)
+
+
+def _grid(image: sitk.Image, source: str, spacing: Vector | None) -> Grid:
+    size = (*image.GetSize(), 1)[:3]
+    shape = (size[2], size[1], size[0])
+    if source in ("png", "jpeg"):
+        return checked_grid(shape, spacing or (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), Grid((1, 1, 1)).direction)
+    if image.GetDimension() == 2:
+        a, b, c, d = image.GetDirection()
+        direction = (a, b, 0.0, c, d, 0.0, 0.0, 0.0, 1.0)
+        return checked_grid(shape, (*image.GetSpacing(), 1.0), (*image.GetOrigin(), 0.0), direction)
+    return checked_grid(shape, image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+
+def _modality_code(text: str) -> str | None:
+    """Return a DICOM modality code from a header's word for it, None if it is none."""
+    code = text.strip().upper().removeprefix("MET_MOD_")
+    return (
+        code if 2 <= len(code) <= 16 and code.isascii() and code.isalpha() and code not in ("OT", "UNKNOWN") else None
+    )

@@ -1,0 +1,82 @@
+"""Resampling between grids that share their axes: one small matrix or index list per axis, no rounding in mm."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from FedSegCore.volumes.volume import Grid
+
+Array = npt.NDArray[Any]
+_TIE = 1e-6
+
+
+def axis_positions(source: Grid, target: Grid) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return, for the axes k, j, i, where the target's voxel centres lie, in voxels of the source from its first.
+
+    Both grids must have the same direction.
+    """
+    offset = np.reshape(source.direction, (3, 3)).T @ (np.array(target.origin) - np.array(source.origin))
+    positions = []
+    for n in (2, 1, 0):
+        centres = offset[n] + np.arange(target.shape[2 - n]) * target.spacing[n]
+        positions.append(centres / source.spacing[n])
+    return tuple(positions)
+
+
+def is_identity(positions: npt.NDArray[np.float64], count: int) -> bool:
+    """Return whether an axis of ``count`` voxels stays as it is."""
+    return len(positions) == count and bool(np.abs(positions - np.arange(count)).max() < _TIE)
+
+
+def linear_weights(positions: npt.NDArray[np.float64], count: int, *, padded: bool) -> npt.NDArray[np.float32]:
+    """Return the (new, old) float32 matrix of linear interpolation, widened to an average where voxels get fewer.
+
+    Args:
+        positions: where the new voxels lie, in old voxels.
+        count: number of old voxels.
+        padded: whether the old voxels are surrounded by zeros; else the outermost ones go on outwards.
+    """
+    step = float(positions[1] - positions[0]) if len(positions) > 1 else 1.0
+    width = max(1.0, step)
+    margin = int(np.ceil(width + max(0.0, -positions.min(), positions.max() - count + 1))) + 1 if padded else 0
+    at = positions if padded else np.clip(positions, 0, count - 1)
+    old = np.arange(-margin, count + margin)
+    weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - old) / width)
+    weights /= weights.sum(1, keepdims=True)
+    return weights[:, margin : margin + count].astype(np.float32)
+
+
+def nearest_indices(positions: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
+    """Return the old voxel nearest to each position (the lower one of two), the outermost one outside."""
+    return np.clip(np.floor(positions + 0.5 - _TIE), 0, count - 1).astype(np.intp)
+
+
+def apply_weights(array: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], axis: int) -> Array:
+    """Return ``array`` (c, k, j, i), float32 and contiguous, with ``axis`` 1, 2 or 3 multiplied by ``weights``."""
+    if axis == 3:
+        return array @ weights.T
+    if axis == 2:
+        return weights @ array
+    channels, count, rows, columns = array.shape
+    return (weights @ array.reshape(channels, count, -1)).reshape(channels, len(weights), rows, columns)
+
+
+def take_nearest(array: Array, source: Grid, target: Grid) -> Array:
+    """Return ``array`` (c, k, j, i) of ``source`` at the nearest voxels of ``target``."""
+    for axis, positions in enumerate(axis_positions(source, target), start=1):
+        if not is_identity(positions, array.shape[axis]):
+            array = np.take(array, nearest_indices(positions, array.shape[axis]), axis=axis)
+    return array
+
+
+def interpolate(array: Array, source: Grid, target: Grid, *, padded: bool = False) -> npt.NDArray[np.float32]:
+    """Return ``array`` (c, k, j, i) of ``source`` linearly interpolated at ``target``, float32."""
+    out = np.ascontiguousarray(array, np.float32)
+    by_axis = list(enumerate(axis_positions(source, target), start=1))
+    # Axes that shrink come first: the work then runs on fewer voxels.
+    for axis, positions in sorted(by_axis, key=lambda item: len(item[1]) / array.shape[item[0]]):
+        if not is_identity(positions, out.shape[axis]):
+            weights = linear_weights(positions, out.shape[axis], padded=padded and axis > 1)
+            out = apply_weights(out, weights, axis)
+    return out
