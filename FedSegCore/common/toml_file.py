@@ -17,7 +17,7 @@ def read_toml(path: Path, model: type[Model], kind: str) -> Model:
     Args:
         path: the file.
         model: the pydantic model it must fit.
-        kind: first part of the error codes, ``"federation"`` gives ``federation.unreadable`` and ``federation.invalid``.
+        kind: what the file describes and first part of the error codes (``federation.unreadable``).
 
     Raises:
         BadInputError: missing, not TOML, or not fitting the model; the message names every wrong entry.

@@ -90,7 +90,7 @@ class Segmenter:
             self.device,
             standardise=preprocessing.standardise,
         )
-        labels, confidence = _predict(predictor, prepared, release.card.contract, told.part(0.1, 0.95))
+        labels, confidence = predict_labels(predictor, prepared, release.card.contract, told.part(0.1, 0.95))
         told.update(1.0, "segmented")
         return Segmentation(
             labels=labels,
@@ -125,7 +125,7 @@ def _modality_for(volume: Volume, release: Release, wanted: str | None) -> str:
     return chosen
 
 
-def _predict(
+def predict_labels(
     predictor: Predictor, prepared: Prepared, contract: LabelContract, progress: Progress
 ) -> tuple[Volume, dict[str, float]]:
     """Return the labels on the original grid and the confidence per label."""
@@ -146,12 +146,12 @@ def _most_probable(
     probabilities cross, not on the nearest voxel's edge, and no thin structure is lost to rounding. One channel at a
     time keeps memory at three images however many labels there are.
     """
-    restored = restore_scores(scores[0].astype(np.float32), prepared)
-    best = restored.array.astype(np.float32)
+    restored = restore_scores(scores[:1], prepared)
+    best = restored.array
     labels = np.zeros(best.shape, np.uint8)
     for label in contract.labels:
         progress.update(label.value / len(scores), "back to the image's own grid")
-        array = restore_scores(scores[label.value].astype(np.float32), prepared).array
+        array = restore_scores(scores[label.value : label.value + 1], prepared).array
         higher = array > best
         labels[higher] = label.value
         np.copyto(best, array, where=higher)
