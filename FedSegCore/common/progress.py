@@ -46,6 +46,10 @@ class Progress:
         """Cancel the work: the next ``update`` or ``check`` raises."""
         self._cancelled.set()
 
+    def quiet(self) -> "Progress":
+        """Return a Progress that reports nowhere and is cancelled with this one."""
+        return Progress(None, self._cancelled)
+
     def part(self, start: float, end: float) -> "Progress":
         """Return a Progress whose 0..1 covers ``start``..``end`` of this one; cancellation is shared."""
         span = self._end - self._start

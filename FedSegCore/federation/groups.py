@@ -1,0 +1,267 @@
+"""A group of sites that train one model: when a round starts, when it closes, when the group ends."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from FedSegCore.federation.aggregation.registry import build_rule
+from FedSegCore.federation.array_files import FolderSiteStore
+from FedSegCore.federation.config import FederationConfig
+from FedSegCore.federation.events import Event, EventKind, EventLog
+from FedSegCore.federation.membership import Membership
+from FedSegCore.federation.messages import RoundOrder
+from FedSegCore.federation.open_round import OpenRound
+from FedSegCore.federation.state_store import DONE, GroupState, GroupStateStore, Member, SiteRound
+from FedSegCore.federation.tasks import training_task
+from FedSegCore.learning.results import CaseScore
+
+FAILED_ROUNDS_ALLOWED = 3
+"""A group in which this many rounds in a row brought no usable answer ends with the model it has."""
+
+Participation = Callable[[str, int], bool]
+"""(site, round) → whether the site is asked; for experiments with sites that drop out."""
+
+
+def always(site: str, round_number: int) -> bool:  # noqa: ARG001 - the signature of Participation
+    """Ask every site in every round."""
+    return True
+
+
+@dataclass
+class Group:
+    """One group of a running federation; steps without ever blocking.
+
+    Args:
+        state: where it stands.
+        config: the federation.
+        store: where every closed round is written.
+        members: all sites of the run.
+        grid: Flower's grid.
+        log: told what happens.
+        clock: seconds, monotonic.
+        participation: who is asked in which round.
+    """
+
+    state: GroupState
+    config: FederationConfig
+    store: GroupStateStore
+    members: Membership
+    grid: Grid
+    log: EventLog
+    clock: Callable[[], float]
+    participation: Participation = always
+    round: OpenRound | None = None
+    _wait_until: float = 0.0
+    _missing_told: int = 0
+    _failed_in_row: int = 0
+    _fresh: bool = field(default=True)
+
+    def __post_init__(self) -> None:
+        self._rule = build_rule(self.config.aggregation)
+        self._wait_until = self.clock() + self.config.join_deadline_s
+        if not self.ended and self.state.round_number >= self.config.rounds:
+            self.state = replace(self.state, ended=DONE)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the group asks for nothing more."""
+        return bool(self.state.ended)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the planned rounds that is done, in [0, 1]."""
+        if self.ended:
+            return 1.0
+        part = 0.0
+        if self.round is not None:
+            part = len(self.round.rows) / max(1, len(self.round.rows) + len(self.round.waiting))
+        return min(1.0, (self.state.round_number + part) / self.config.rounds)
+
+    def step(self) -> bool:
+        """Start or close a round if it is time; returns whether anything happened."""
+        if self.ended:
+            return False
+        return self._try_start() if self.round is None else self._try_close(self.round)
+
+    def pull(self) -> bool:
+        """Take in the answers that are there, one at a time; returns whether there were any."""
+        if self.round is None:
+            return False
+        taken = False
+        for message_id in list(self.round.waiting):
+            for reply in self.grid.pull_messages([message_id]):
+                self._take(self.round, reply)
+                taken = True
+        return taken
+
+    def _mine(self) -> list[str]:
+        group_of = self.config.group_of
+        return [
+            name
+            for name, site in sorted(self.members.sites.items())
+            if group_of(site.introduction.modality) == self.state.group
+        ]
+
+    def _try_start(self) -> bool:
+        here = self.members.online(self._mine())
+        missing = self.config.min_sites - len(here)
+        in_time = self.clock() < self._wait_until
+        if (missing > 0 and in_time) or (self._fresh and self.members.asking and in_time):
+            return self._tell_waiting(missing)
+        if not here:
+            self._end("group.no-sites", "no site is connected")
+            return True
+        self._missing_told = 0
+        self._fresh = False
+        self._start(self._chosen(here))
+        return True
+
+    def _tell_waiting(self, missing: int) -> bool:
+        if missing <= 0 or missing == self._missing_told:
+            return False
+        self._missing_told = missing
+        kind = "" if self.state.group == "all" else f" {self.state.group}"
+        self._tell("waiting", f"waiting for {missing} more{kind} site{'s' if missing > 1 else ''}", missing=missing)
+        return True
+
+    def _chosen(self, here: list[str]) -> list[str]:
+        number = self.state.round_number + 1
+        taking_part = [name for name in here if self.participation(name, number)]
+        rested = [name for name in taking_part if self.members.sites[name].resting == 0]
+        for name in here:
+            self.members.sites[name].resting = max(0, self.members.sites[name].resting - 1)
+        return rested or taking_part
+
+    def _start(self, names: list[str]) -> None:
+        now = self.clock()
+        self._updates = FolderSiteStore(self.store.working_folder(self.state.group))
+        self._rule.begin(self.state.model, self.state.rule_state, self._updates)
+        self.round = OpenRound(self.state, self._rule, now, now + self.config.round_deadline_s)
+        self._tell("round-started", f"asked {len(names)} site{'s' if len(names) != 1 else ''}", sites=names)
+        self.round.ask(self.grid, self.members.sites, {name: self._order(name) for name in names})
+        for row in self.round.rows:
+            self._tell_failed(row)
+
+    def _order(self, name: str) -> RoundOrder:
+        return RoundOrder(
+            group=self.state.group,
+            round_number=self.state.round_number + 1,
+            rounds=self.config.rounds,
+            seed=self.config.seed,
+            task=training_task(self.config, self.members.sites[name].introduction.modality),
+        )
+
+    def _take(self, current: OpenRound, reply: Message) -> None:
+        row = current.take(reply, self.clock())
+        site = self.members.sites[row.site]
+        site.came_in_time()
+        if row.code:
+            self._tell_failed(row)
+            return
+        means = mean_dice(row.scores)
+        shown = f", Dice {fmean(means.values()):.2f}" if means else ""
+        self._tell(
+            "site-answered",
+            f"{row.site} answered (loss {row.loss:.3f}{shown}, {row.answer_seconds:.0f} s)",
+            site=row.site,
+            loss=row.loss,
+            examples=row.examples,
+            steps=row.steps,
+            bytes=row.bytes_received,
+            seconds=row.answer_seconds,
+            scores=means,
+        )
+
+    def _try_close(self, current: OpenRound) -> bool:
+        if self.clock() >= current.deadline:
+            self._fail_all(current, list(current.waiting.values()), "site.late")
+        self._fail_all(current, current.restarted(self.members.sites), "node.restarted")
+        if current.waiting:
+            return False
+        self.round = None
+        self._wait_until = self.clock() + self.config.join_deadline_s
+        if current.answered or not current.rows:
+            self._failed_in_row = 0
+            self._close(current)
+        else:
+            self._failed()
+        self.members.update(now_at_once=True)
+        return True
+
+    def _fail_all(self, current: OpenRound, names: list[str], code: str) -> None:
+        current.give_up_on(names)
+        for name in names:
+            if code == "site.late":
+                self.members.sites[name].came_late()
+            self._tell_failed(current.fail(name, code, self.clock()))
+
+    def _close(self, current: OpenRound) -> None:
+        made = self._rule.finish()
+        number = current.number
+        state = GroupState(
+            group=self.state.group,
+            round_number=number,
+            model=made.group_model,
+            rule_state=made.rule_state,
+            members=self._members_after(current),
+            answered=current.answered,
+            ended=DONE if number >= self.config.rounds else "",
+        )
+        self.state = self.store.save(state, made.site_model, current.rows)
+        self._updates.remove()
+        losses = [row.loss for row in current.rows if row.loss is not None]
+        self._tell(
+            "round-closed",
+            f"closed with {len(current.answered)} of {len(current.rows)} sites",
+            number=number,
+            answered=list(current.answered),
+            failed=[row.site for row in current.rows if row.code],
+            seconds=round(self.clock() - current.started, 3),
+            loss=fmean(losses) if losses else None,
+            scores=mean_dice(tuple(score for row in current.rows for score in row.scores)),
+        )
+        if self.ended:
+            self._tell("group-finished", "all rounds done", number=number)
+
+    def _members_after(self, current: OpenRound) -> Mapping[str, Member]:
+        members = dict(self.state.members)
+        for row in current.rows:
+            before = members[row.site].rounds_answered if row.site in members else 0
+            introduction = self.members.sites[row.site].introduction
+            members[row.site] = Member(introduction=introduction, rounds_answered=before + (0 if row.code else 1))
+        return members
+
+    def _failed(self) -> None:
+        self._failed_in_row += 1
+        self._tell("round-closed", "no site gave a usable answer; the round is tried again", answered=[])
+        if self._failed_in_row >= FAILED_ROUNDS_ALLOWED:
+            self._end("group.all-failed", f"no usable answer in {self._failed_in_row} tries")
+
+    def _end(self, code: str, why: str) -> None:
+        self.state = replace(self.state, ended=code)
+        self._tell("group-finished", f"ended after {self.state.round_number} rounds: {why}", code=code)
+
+    def _tell_failed(self, row: SiteRound) -> None:
+        self._tell(
+            "site-failed",
+            f"{row.site} gave nothing ({row.code})",
+            site=row.site,
+            code=row.code,
+            seconds=row.answer_seconds,
+        )
+
+    def _tell(
+        self, kind: EventKind, what: str, *, number: int | None = None, site: str = "", code: str = "", **data: object
+    ) -> None:
+        shown = number if number is not None else min(self.state.round_number + 1, self.config.rounds)
+        message = f"{self.state.group}, round {shown} of {self.config.rounds}: {what}."
+        self.log.emit(Event(kind, message, self.state.group, shown, self.config.rounds, site, code, data))
+
+
+def mean_dice(scores: tuple[CaseScore, ...]) -> dict[str, float]:
+    """Return label → mean Dice over cases."""
+    labels = sorted({score.label for score in scores})
+    return {label: fmean(score.dice for score in scores if score.label == label) for label in labels}

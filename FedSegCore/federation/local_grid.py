@@ -1,0 +1,165 @@
+"""An in-process Grid: the same server loop and client apps without processes, for experiments and tests.
+
+Every message and reply goes through Flower's own serialisation, so that what works here works on the wire.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+
+from flwr.app import Context, Error, Message, MessageType, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from FedSegCore.federation.client_app import SITE_KEY
+
+_SERVER = 1
+_APP_RAISED = 2
+_UNAVAILABLE = 5
+
+
+@dataclass
+class LocalNode:
+    """One site's node.
+
+    Attributes:
+        app: its client app.
+        online: whether it is connected; messages to a node that is not get Flower's error reply.
+        delay_s: time from a train message to its answer, by the grid's clock.
+        silent: it never answers a train message (it hangs).
+    """
+
+    app: ClientApp
+    online: bool = True
+    delay_s: float = 0.0
+    silent: bool = False
+    context: Context | None = None
+
+
+@dataclass
+class _Pending:
+    message: Message
+    due: float
+    reply: "Future[Message] | None" = None
+
+
+@dataclass
+class LocalGrid(Grid):
+    """Flower's Grid over client apps in this process.
+
+    Without an executor a message is worked on when its reply is pulled, so that one result at a time is in memory.
+
+    Args:
+        nodes: site name → node; may be changed between steps (late joiners). Node ids are 2, 3 … in order of adding.
+        clock: seconds, monotonic; delays are measured on it.
+        executor: works on messages at once and in parallel; None works when pulled.
+    """
+
+    nodes: dict[str, LocalNode]
+    clock: Callable[[], float] = time.monotonic
+    executor: Executor | None = None
+    _ids: dict[str, int] = field(default_factory=dict)
+    _pending: dict[str, _Pending] = field(default_factory=dict)
+    _sent: int = 0
+
+    def __post_init__(self) -> None:
+        # Flower's Message() reads these in the process that makes it
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = _SERVER, _SERVER, _SERVER
+
+    def set_run(self, run: Run) -> None:
+        """Do nothing: there is one run."""
+
+    @property
+    def run(self) -> Run:
+        """Not known here."""
+        raise NotImplementedError("a local grid has no run")
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Return a new message."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of the nodes that are online."""
+        return [node.node_id for node in self.get_nodes()]
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Return the nodes that are online, without names: sites introduce themselves."""
+        return [NodeInfo(node_id=self._id(name)) for name, node in self.nodes.items() if node.online]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Take messages; returns their ids."""
+        ids = []
+        for message in messages:
+            self._sent += 1
+            message_id = f"message-{self._sent}"
+            message.metadata.__dict__["_message_id"] = message_id
+            node = self._node(message)
+            training = message.metadata.message_type == MessageType.TRAIN
+            pending = _Pending(message, self.clock() + (node.delay_s if training else 0.0))
+            if self.executor is not None:
+                pending.reply = self.executor.submit(self._work, message)
+            self._pending[message_id] = pending
+            ids.append(message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies that are there."""
+        return [reply for message_id in message_ids if (reply := self._reply(message_id)) is not None]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:  # noqa: ARG002
+        """Return what answers at once; the federation's loop does its own waiting."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _reply(self, message_id: str) -> Message | None:
+        pending = self._pending.get(message_id)
+        if pending is None:
+            return None
+        node = self._node(pending.message)
+        if node.online:
+            training = pending.message.metadata.message_type == MessageType.TRAIN
+            if (training and node.silent) or self.clock() < pending.due:
+                return None
+            if pending.reply is not None and not pending.reply.done():
+                return None
+        del self._pending[message_id]
+        if not node.online:
+            return _error(pending.message, _UNAVAILABLE, "Node Unavailable")
+        return pending.reply.result() if pending.reply is not None else self._work(pending.message)
+
+    def _work(self, message: Message) -> Message:
+        node = self._node(message)
+        if node.context is None:
+            node.context = self._context(message.metadata.dst_node_id)
+        try:
+            return _over_the_wire(node.app(_over_the_wire(message), node.context))
+        except Exception as error:  # noqa: BLE001 - Flower answers so for whatever an app raises
+            return _error(message, _APP_RAISED, str(error))
+
+    def _context(self, node_id: int) -> Context:
+        name = next(name for name, number in self._ids.items() if number == node_id)
+        return Context(run_id=_SERVER, node_id=node_id, node_config={SITE_KEY: name}, state=RecordDict(), run_config={})
+
+    def _id(self, name: str) -> int:
+        return self._ids.setdefault(name, len(self._ids) + _SERVER + 1)
+
+    def _node(self, message: Message) -> LocalNode:
+        names: Mapping[int, str] = {number: name for name, number in self._ids.items()}
+        return self.nodes[names[message.metadata.dst_node_id]]
+
+
+def _over_the_wire(message: Message) -> Message:
+    return message_from_proto(message_to_proto(message))
+
+
+def _error(message: Message, code: int, reason: str) -> Message:
+    reply = Message(Error(code=code, reason=reason), reply_to=message)
+    # on the real grid too, such a reply seems to come from the SuperLink
+    reply.metadata.__dict__["_src_node_id"] = _SERVER
+    return reply

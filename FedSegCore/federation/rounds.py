@@ -1,0 +1,164 @@
+"""The federation's loop: groups whose rounds do not wait for each other, on any Flower Grid."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from FedSegCore.common.errors import BadInputError, CannotDoHereError
+from FedSegCore.common.files import write_text
+from FedSegCore.common.progress import Progress
+from FedSegCore.federation.aggregation.registry import build_rule
+from FedSegCore.federation.aggregation.rule import Arrays
+from FedSegCore.federation.config import FederationConfig
+from FedSegCore.federation.events import EVENTS_FILE, Event, EventCallback, EventLog
+from FedSegCore.federation.groups import Group, Participation, always
+from FedSegCore.federation.initial_model import initial_model
+from FedSegCore.federation.membership import Membership
+from FedSegCore.federation.state_store import GroupState, GroupStateStore
+from FedSegCore.networks.config import NetworkConfig
+
+STATE_FOLDER = "state"
+CONFIG_FILE = "federation.json"
+
+_MAY_CHANGE = {"rounds", "min_sites", "join_deadline_s", "round_deadline_s"}
+
+ModelMaker = Callable[[NetworkConfig, int], Arrays]
+
+
+class FederationLoop:
+    """Runs all groups of a federation to their end; ``run`` may be called once.
+
+    Every step pushes what is due, pulls the answers that are there one at a time, and closes rounds whose sites have
+    all answered or whose deadline passed. Everything is written below ``folder``: ``state/`` after every round,
+    ``events.jsonl`` as it happens. In a folder that holds a state already, groups go on with their next round.
+
+    Args:
+        grid: Flower's grid; only ``push_messages``, ``pull_messages`` and ``get_nodes`` are used.
+        config: the federation.
+        folder: the run's folder; made if it does not exist.
+        on_event: told of every event.
+        progress: told the share of rounds done; cancels the run.
+        participation: who is asked in which round; everybody if not given.
+        make_model: makes a group's first model from its network and the federation's seed.
+        poll_s: pause when nothing happens.
+        clock: seconds, monotonic.
+        sleep: pauses.
+
+    Raises:
+        BadInputError: ``federation.config-changed``; what ``build_rule`` raises.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        config: FederationConfig,
+        folder: Path,
+        *,
+        on_event: EventCallback | None = None,
+        progress: Progress | None = None,
+        participation: Participation = always,
+        make_model: ModelMaker = initial_model,
+        poll_s: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        build_rule(config.aggregation)
+        folder.mkdir(parents=True, exist_ok=True)
+        _require_same_federation(folder, config)
+        self._grid = grid
+        self._config = config
+        self._store = GroupStateStore(folder / STATE_FOLDER)
+        self._log = EventLog(folder / EVENTS_FILE, on_event)
+        self._progress = progress or Progress()
+        self._participation = participation
+        self._make_model = make_model
+        self._poll_s = poll_s
+        self._clock = clock
+        self._sleep = sleep
+        self._members = Membership(grid, self._log, clock)
+        self._groups: dict[str, Group] = {}
+
+    def run(self) -> None:
+        """Run until every group has ended.
+
+        Raises:
+            CannotDoHereError: ``federation.no-sites``: nobody came within the join deadline.
+            BadInputError: ``federation.batch-norm-policy`` …: the configuration does not fit the network.
+            CancelledError: cancelled; the state of the last closed rounds is on disk.
+        """
+        for name in self._store.groups():
+            self._add_group(name, self._store.load(name))
+        started = self._clock()
+        while True:
+            happened = self._step()
+            if self._groups and all(group.ended for group in self._groups.values()) and not self._members.asking:
+                break
+            if not self._groups and self._clock() - started > self._config.join_deadline_s:
+                raise CannotDoHereError(
+                    "federation.no-sites",
+                    "No site joined before the join deadline.",
+                    "Start the sites, look at their connection, or allow more time with join_deadline_s.",
+                )
+            if not happened:
+                self._sleep(self._poll_s)
+        self._log.emit(Event("finished", "The federation has finished.", data={"groups": sorted(self._groups)}))
+        self._progress.update(1.0, "The federation has finished")
+
+    def _step(self) -> bool:
+        happened = self._members.update()
+        for site in self._members.sites.values():
+            name = self._config.group_of(site.introduction.modality)
+            if name not in self._groups:
+                self._add_group(name, self._first_state(name, site.introduction.modality))
+                happened = True
+        for group in self._groups.values():
+            happened = group.pull() or happened
+            happened = group.step() or happened
+        self._report()
+        return happened
+
+    def _add_group(self, name: str, state: GroupState | None) -> None:
+        if state is not None:
+            self._groups[name] = Group(
+                state,
+                self._config,
+                self._store,
+                self._members,
+                self._grid,
+                self._log,
+                self._clock,
+                self._participation,
+            )
+
+    def _first_state(self, name: str, modality: str) -> GroupState:
+        model = self._make_model(self._config.network_of(name, modality), self._config.seed)
+        # a rule that cannot work with this model says so now, not after the first round of training
+        build_rule(self._config.aggregation).begin(model, {}, {})
+        return GroupState(name, 0, model)
+
+    def _report(self) -> None:
+        groups = self._groups.values()
+        fraction = sum(group.fraction for group in groups) / len(groups) if groups else 0.0
+        shown = ", ".join(
+            f"{name} round {min(group.state.round_number + 1, self._config.rounds)} of {self._config.rounds}"
+            for name, group in sorted(self._groups.items())
+            if not group.ended
+        )
+        self._progress.update(fraction, shown or "Waiting for sites")
+
+
+def _require_same_federation(folder: Path, config: FederationConfig) -> None:
+    """Write the configuration a state belongs to, or refuse to go on with another one."""
+    path = folder / STATE_FOLDER / CONFIG_FILE
+    if path.exists():
+        before = FederationConfig.model_validate_json(path.read_text(encoding="utf-8"))
+        if before.model_dump(exclude=_MAY_CHANGE) != config.model_dump(exclude=_MAY_CHANGE):
+            raise BadInputError(
+                "federation.config-changed",
+                "The folder holds a run of another configuration.",
+                "Give the configuration it was started with, or another folder.",
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, config.model_dump_json(indent=2) + "\n")

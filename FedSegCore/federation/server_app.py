@@ -1,0 +1,52 @@
+"""The Flower server app: runs the federation's loop in a folder of the coordinator.
+
+The coordinator's executor sets ``FEDSEG_RUNS`` to its folder of runs, and the run's configuration names one of them:
+``<FEDSEG_RUNS>/<run>/federation.json`` is the federation; state, events and outcome are written beside it.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from pydantic import ValidationError
+
+from FedSegCore.common.errors import BadInputError
+from FedSegCore.federation.config import FederationConfig
+from FedSegCore.federation.rounds import CONFIG_FILE, FederationLoop
+
+RUNS_VARIABLE = "FEDSEG_RUNS"
+RUN_KEY = "run"
+
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the federation of this Flower run; an error ends the run as failed, the state stays."""
+    folder = run_folder(str(context.run_config.get(RUN_KEY, "")))
+    FederationLoop(grid, read_run_config(folder), folder).run()
+
+
+def run_folder(run: str) -> Path:
+    """Return the folder of the run called ``run``.
+
+    Raises:
+        BadInputError: ``run.unknown``: no plain name, or no such folder below ``FEDSEG_RUNS``.
+    """
+    runs = os.environ.get(RUNS_VARIABLE, "")
+    folder = Path(runs) / run
+    if not runs or not _RUN_NAME.fullmatch(run) or not folder.is_dir():
+        raise BadInputError("run.unknown", "The coordinator has no run of that name.", "List the runs.")
+    return folder
+
+
+def read_run_config(folder: Path) -> FederationConfig:
+    """Return the federation of a run's folder; raises BadInputError ``run.config``."""
+    try:
+        return FederationConfig.model_validate_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        raise BadInputError("run.config", f"{CONFIG_FILE} of the run cannot be used.", "Start a new run.") from error
