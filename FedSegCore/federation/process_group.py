@@ -38,6 +38,8 @@ def child_environment(home: Path, threads: int | None = None) -> dict[str, str]:
         "FLWR_HOME": str(home),
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
+        # Our SuperExec asks on loopback only, so it may ask often; this saves about half a second a message.
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH")))),
     }

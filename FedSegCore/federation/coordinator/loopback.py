@@ -17,7 +17,7 @@ from FedSegCore.federation.coordinator.folder import CoordinatorFolder, Coordina
 from FedSegCore.federation.coordinator.follow import follow_run, write_run
 from FedSegCore.federation.coordinator.runs import ControlClient
 from FedSegCore.federation.coordinator.service import CoordinatorProcesses
-from FedSegCore.federation.federated_run import FederationOutcome
+from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.private_files import private_folder
 from FedSegCore.federation.process_group import free_ports, stop_trees
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings

@@ -15,6 +15,7 @@ from FedSegCore.federation.bundle import bundle_digest
 from FedSegCore.federation.client_app import make_client_app
 from FedSegCore.federation.flower_version import require_flower
 from FedSegCore.federation.process_group import follow_parent
+from FedSegCore.federation.process_log import log_to_stderr
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.trainer_client import TrainerClient
 from FedSegCore.federation.superexec import task_arguments
@@ -29,11 +30,13 @@ _NEEDED = {
     "flwr.clientapp.client_app": ("LoadClientAppError",),
 }
 
+_log = logging.getLogger("FedSegCore.federation.site.run_clientapp")
+
 
 def main() -> None:
     """Answer one message."""
     arguments = task_arguments()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     runtime, client_app = require_flower(_NEEDED)
     folder = SiteFolder.open(arguments.folder)
     follow_parent(arguments.parent_pid)
@@ -41,7 +44,7 @@ def main() -> None:
     def approve(content: bytes, *_: Any, **__: Any) -> Path:
         digest = bundle_digest(content)
         if not folder.approves(digest):
-            logging.getLogger(__name__).error("the bundle %s is not approved here; nothing of it was run", digest)
+            _log.error("the bundle %s is not approved here; nothing of it was run", digest)
             raise client_app.LoadClientAppError("bundle not approved")
         return folder.run
 

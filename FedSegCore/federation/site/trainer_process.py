@@ -28,6 +28,7 @@ from FedSegCore.common.files import write_json
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.private_files import write_private
 from FedSegCore.federation.process_group import follow_parent
+from FedSegCore.federation.process_log import log_to_stderr
 from FedSegCore.federation.site.cohort_trainer import CohortTrainer
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.trainer_wire import Frame, error_frame, read_order, receive, result_frame, send
@@ -155,7 +156,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--parent-pid", type=int, required=True)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGINT, _terminate)
     follow_parent(arguments.parent_pid)
