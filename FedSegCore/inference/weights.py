@@ -43,7 +43,7 @@ def load_weights(network: nn.Module, weights: Weights) -> None:
 
 def weights_of(network: nn.Module) -> dict[str, npt.NDArray[np.generic]]:
     """Return a copy of the network's parameters and buffers as state-dict name → array."""
-    return {name: np.array(tensor.detach().cpu().numpy()) for name, tensor in network.state_dict().items()}
+    return {name: np.array(tensor.detach().cpu().numpy(), order="C") for name, tensor in network.state_dict().items()}
 
 
 def _refusal(reason: str, what: str) -> BadInputError:

@@ -14,7 +14,8 @@ class TrainingCase:
         case_id: id inside its site (never a patient's name); what journals and messages may show.
         patient: pseudonym by which cases of one patient are kept on one side of the split.
         image: the image, any grid.
-        labels: whole numbers (1, k, j, i) on the image's grid: contract values, 0 background.
+        labels: whole numbers (1, k, j, i) on the image's voxels (flipped or cropped if need be): contract values, 0
+            background.
         annotated: contract values this case annotates; what is not listed is ignored by loss and scores.
     """
 

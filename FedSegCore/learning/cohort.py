@@ -141,10 +141,6 @@ def _prepare_case(source: CaseSource, preprocessing: Preprocessing, contract: La
 
 
 def _check_case(case: TrainingCase, preprocessing: Preprocessing, contract: LabelContract) -> None:
-    if not case.labels.grid.close_to(case.image.grid, tolerance=1e-2):
-        raise BadInputError(
-            "case.grids-differ", "The label map lies on another grid than its image.", "Save both on one grid."
-        )
     if case.image.modality not in (None, preprocessing.modality):
         raise BadInputError(
             "case.other-modality",

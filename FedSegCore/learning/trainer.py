@@ -47,7 +47,9 @@ class LocalTrainer:
         self.device = device or torch.device("cpu")
         self._site_number = zlib.crc32(site.encode())
         with torch.random.fork_rng(devices=[]):
-            self._network = build_network(task.network).to(self.device)
+            # In 3-D, channels last shortens a step on the processor by a fifth; in 2-D it makes no clear difference.
+            layout = torch.channels_last_3d if task.network.dimensions == 3 else torch.preserve_format
+            self._network = build_network(task.network).to(self.device, memory_format=layout)
         self._steps = RoundOfSteps(task, cohort, self._network, self.device)
 
     def train_round(self, weights: Arrays, request: RoundRequest, progress: Progress | None = None) -> RoundResult:
