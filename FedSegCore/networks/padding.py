@@ -18,24 +18,31 @@ def padded_size(size: tuple[int, ...], multiple: tuple[int, ...]) -> tuple[int, 
     return tuple(rounded)
 
 
+def pad_to_multiple(images: torch.Tensor, multiple: tuple[int, ...]) -> torch.Tensor:
+    """Return ``images`` (N, C, [k,] j, i) grown to ``padded_size`` at the far ends by repeating their edge."""
+    size = tuple(images.shape[2:])
+    wanted = padded_size(size, multiple)
+    if wanted == size:
+        return images
+    ends = [end for side, goal in zip(reversed(size), reversed(wanted), strict=True) for end in (0, goal - side)]
+    return functional.pad(images, ends, mode="replicate")
+
+
+def cut_to(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """Return the first ``size`` ([k,] j, i) elements of ``images`` (N, C, [k,] j, i)."""
+    for axis, side in enumerate(size, start=2):
+        images = images.narrow(axis, 0, side)
+    return images
+
+
 def forward_padded(
     forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, multiple: tuple[int, ...]
 ) -> torch.Tensor:
     """Return ``forward(images)`` for images whose sides need not be multiples of the pooling.
-
-    The images are padded at the far ends by repeating their edge, and the result is cut back.
 
     Args:
         forward: network that keeps the spatial size of inputs whose sides are multiples.
         images: float (N, C, [k,] j, i).
         multiple: what each spatial side must be a multiple of.
     """
-    size = tuple(images.shape[2:])
-    wanted = padded_size(size, multiple)
-    if wanted == size:
-        return forward(images)
-    ends = [end for side, goal in zip(reversed(size), reversed(wanted), strict=True) for end in (0, goal - side)]
-    result = forward(functional.pad(images, ends, mode="replicate"))
-    for axis, side in enumerate(size, start=2):
-        result = result.narrow(axis, 0, side)
-    return result
+    return cut_to(forward(pad_to_multiple(images, multiple)), tuple(images.shape[2:]))

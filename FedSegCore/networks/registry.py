@@ -8,9 +8,14 @@ import torch
 from pydantic import ValidationError
 
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.networks import fedgin_unet, flames_unet, utnet
 from FedSegCore.networks.config import NetworkConfig
+from FedSegCore.networks.fedgin_unet import FedGinUnet, FedGinUnetOptions
+from FedSegCore.networks.flames_unet import FlamesDenseNetUnet, FlamesUnetOptions
 from FedSegCore.networks.options import NetworkOptions
+from FedSegCore.networks.sd_utnet import SdUtnet
 from FedSegCore.networks.unet import UnetOptions, build_unet, unet_multiple
+from FedSegCore.networks.utnet import Utnet, UtnetOptions
 
 OptionsT = TypeVar("OptionsT", bound=NetworkOptions)
 
@@ -32,8 +37,23 @@ class NetworkKind(Generic[OptionsT]):
     dimensions: tuple[int, ...] = (2,)
 
 
+def _plane(
+    options: type[OptionsT], network: Callable[[int, int, OptionsT], torch.nn.Module], multiple: tuple[int, int]
+) -> NetworkKind[OptionsT]:
+    """Return the kind of a network that exists in 2-D only."""
+
+    def build(_dimensions: int, in_channels: int, out_channels: int, chosen: OptionsT) -> torch.nn.Module:
+        return network(in_channels, out_channels, chosen)
+
+    return NetworkKind(options, build, lambda _options, _dimensions: multiple)
+
+
 _KINDS: Mapping[str, NetworkKind[Any]] = {
     "unet": NetworkKind(UnetOptions, build_unet, unet_multiple, (2, 3)),
+    "fedgin_unet": _plane(FedGinUnetOptions, FedGinUnet, fedgin_unet.MULTIPLE),
+    "flames_densenet_unet": _plane(FlamesUnetOptions, FlamesDenseNetUnet, flames_unet.MULTIPLE),
+    "utnet": _plane(UtnetOptions, Utnet, utnet.MULTIPLE),
+    "sd_utnet": _plane(UtnetOptions, SdUtnet, utnet.MULTIPLE),
 }
 
 
@@ -62,6 +82,17 @@ def size_multiple(config: NetworkConfig) -> tuple[int, ...]:
     """
     kind, options = _resolve(config)
     return _checked(config, lambda: kind.multiple(options, config.dimensions))
+
+
+def forward_for_training(network: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of ``images`` and the network's own scalar loss, to be added to the segmentation loss.
+
+    Only SD-UTNet has a loss of its own; for all others it is 0.
+    """
+    if isinstance(network, SdUtnet):
+        return network.forward_with_loss(images)
+    logits = network(images)
+    return logits, logits.new_zeros(())
 
 
 def batch_norm_names(network: torch.nn.Module) -> frozenset[str]:
