@@ -10,6 +10,7 @@ import typer
 from FedSegCore import __version__
 from FedSegCore.cli import coordinator, site
 from FedSegCore.cli.output import console
+from FedSegCore.cli.segment import segment
 from FedSegCore.cli.worker import worker
 from FedSegCore.common.errors import CancelledError, FedSegError
 
@@ -32,6 +33,7 @@ def build_app() -> typer.Typer:
     """Return the command line with all sub-commands."""
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     app.callback()(_root)
+    app.command()(segment)
     app.command()(worker)
     app.add_typer(coordinator.app, name="coordinator")
     app.add_typer(site.app, name="site")
