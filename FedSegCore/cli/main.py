@@ -9,6 +9,7 @@ import typer
 
 from FedSegCore import __version__
 from FedSegCore.cli import coordinator, site
+from FedSegCore.cli.inspect import inspect
 from FedSegCore.cli.output import console
 from FedSegCore.cli.segment import segment
 from FedSegCore.cli.worker import worker
@@ -35,6 +36,7 @@ def build_app() -> typer.Typer:
     app.callback()(_root)
     app.command()(segment)
     app.command()(worker)
+    app.command()(inspect)
     app.add_typer(coordinator.app, name="coordinator")
     app.add_typer(site.app, name="site")
     return app

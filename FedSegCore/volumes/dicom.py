@@ -8,6 +8,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.volumes.file_checks import check_size
 
 _MODALITY = "0008|0060"
 _FRAMES = "0028|0008"
@@ -26,7 +27,7 @@ def is_time_series(reader: sitk.ImageFileReader) -> bool:
     return frames.strip() not in ("", "0", "1") and modality in _FILMS
 
 
-def read_dicom_folder(folder: Path, max_voxels: int) -> tuple[sitk.Image, str]:
+def read_dicom_folder(folder: Path) -> tuple[sitk.Image, str]:
     """Read the one DICOM series in ``folder`` (not its sub-folders).
 
     Returns:
@@ -51,10 +52,7 @@ def read_dicom_folder(folder: Path, max_voxels: int) -> tuple[sitk.Image, str]:
                 f"This series is a film of {first.GetSize()[2]} frames.",
                 "Give the DICOM file itself and say which frame to take.",
             )
-        if len(names) * int(np.prod(first.GetSize()[:2])) > max_voxels:
-            raise BadInputError(
-                "image.too-big", f"The series has {len(names)} slices: too many voxels.", "Crop or downsample it."
-            )
+        check_size((*first.GetSize()[:2], len(names)))
         image = reader.Execute()
     except RuntimeError as error:
         raise BadInputError(

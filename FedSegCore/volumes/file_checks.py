@@ -1,14 +1,19 @@
 """What ITK does not notice: files cut short and headers whose geometry it silently repairs."""
 
 import gzip
+import math
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from FedSegCore.common.errors import BadInputError
+
+MAX_VOXELS = 1_000_000_000
+"""Most voxels of one image; more is taken for a broken header or beyond a workstation."""
 
 _NIFTI_HEADER = 348
 _CHUNK = 1 << 22
@@ -21,6 +26,21 @@ def truncated() -> BadInputError:
         "The image file ends before all of its voxels.",
         "Copy or export the image again; the transfer was probably interrupted.",
     )
+
+
+def too_big(size: Sequence[int]) -> BadInputError:
+    """Return the error of an image with more than :data:`MAX_VOXELS` voxels; ``size`` along (i, j, k)."""
+    return BadInputError(
+        "image.too-big",
+        f"The image claims {' x '.join(map(str, size))} voxels, more than this program handles.",
+        "Crop or downsample it; if it is not that large, its header is damaged.",
+    )
+
+
+def check_size(size: Sequence[int]) -> None:
+    """Raise BadInputError ``image.too-big`` if one volume of ``size`` (i, j, k, ...) has too many voxels."""
+    if math.prod(size[:3]) > MAX_VOXELS:
+        raise too_big(size)
 
 
 def bad_geometry(detail: str) -> BadInputError:
@@ -59,7 +79,7 @@ class NiftiHeader:
         self.spacing = tuple(abs(value) for value in pixdim[1 : axes + 1])
         self.sform: npt.NDArray[np.float64] | None = np.reshape(rows, (3, 4)) if codes[1] > 0 else None
         self.has_qform = codes[0] > 0
-        size = int(np.prod([int(n) for n in self.shape], dtype=object)) * bits // 8
+        size = math.prod(self.shape) * bits // 8
         self.bytes_expected = size + (0 if separate_voxels else int(offset))
 
 
@@ -72,6 +92,7 @@ def check_nifti(path: Path) -> None:
         BadInputError: ``image.truncated``, ``image.unreadable`` or ``image.bad-geometry``.
     """
     header = read_nifti_header(path)
+    check_size(header.shape)
     for spacing, size in zip(header.spacing[:3], header.shape[:3], strict=False):
         if not np.isfinite(spacing) or (spacing <= 0 and size > 1):
             raise bad_geometry("the distance between its voxels is zero or not a number")

@@ -6,14 +6,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.volumes import file_checks, pixels
 from FedSegCore.volumes.dicom import is_time_series, read_dicom_folder
 from FedSegCore.volumes.geometry import checked_grid, nearest_orthonormal
 from FedSegCore.volumes.volume import Grid, Vector, Volume
-
-MAX_VOXELS = 1_000_000_000
-"""Most voxels of one image; more is taken for a broken header or beyond a workstation."""
 
 _SOURCES = {
     "NiftiImageIO": "nifti",
@@ -45,9 +42,15 @@ def read_volume(
 
     Raises:
         BadInputError: ``image.*`` or ``dicom.*``.
+        UsageError: ``modality.unknown``.
     """
-    path = Path(path)
-    image, source, named = _load(path, frame)
+    if modality is not None and _modality_code(modality) != modality:
+        raise UsageError(
+            "modality.unknown",
+            "The modality is not a DICOM modality code.",
+            "Give CT, MR, US or ES in capital letters.",
+        )
+    image, source, named = _load(Path(path), frame)
     word = modality or named
     array = _voxels(image)
     array, missing = pixels.finite(pixels.compact(array))
@@ -99,7 +102,7 @@ def _load(path: Path, frame: int | None) -> tuple[sitk.Image, str, str | None]:
     # ITK warns on the process's stderr, with paths; what matters is checked and refused here.
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     if path.is_dir():
-        image, named = read_dicom_folder(path, MAX_VOXELS)
+        image, named = read_dicom_folder(path)
         return _only_frame(image, frame), "dicom", _modality_code(named)
     if not path.is_file():
         raise BadInputError("image.missing", "There is no such image file.", "Check the name and the folder.")
@@ -164,8 +167,7 @@ def _read_frame(reader: sitk.ImageFileReader, path: Path, source: str, frame: in
         raise BadInputError(
             "image.complex", "The voxels of this image are complex numbers.", "Give the magnitude image instead."
         )
-    if int(np.prod([int(n) for n in size[:3]], dtype=object)) > MAX_VOXELS:
-        raise too_big(size)
+    file_checks.check_size(size)
     while len(size) > 4 and size[-1] == 1:
         size.pop()
     if len(size) > 4:
@@ -204,15 +206,6 @@ def chosen_frame(frames: int, frame: int | None) -> int:
             "image.no-such-frame", f"There is no frame {frame}: the image has {frames}.", f"Give 0 to {frames - 1}."
         )
     return frame or 0
-
-
-def too_big(size: list[int]) -> BadInputError:
-    """Return the error of an image with more than :data:`MAX_VOXELS` voxels; ``size`` along (i, j, k)."""
-    return BadInputError(
-        "image.too-big",
-        f"The image claims {' x '.join(map(str, size))} voxels, more than this program handles.",
-        "Crop or downsample it; if it is not that large, its header is damaged.",
-    )
 
 
 def _voxels(image: sitk.Image) -> pixels.Array:
