@@ -9,6 +9,7 @@ class FedGsConfig(BaseModel):
     """FedGS (DeCaF 2024; METHODS §4): small lesions weigh more in the accumulated update.
 
     Attributes:
+        labels: names of the labels that make up the lesion; empty means all labels of the contract together.
         log_base: l of δ = tanh((log_l(A/a))²); None chooses from the site's own lesion sizes.
         threshold: τ, an image counts as small where A/a ≥ τ; None chooses likewise.
         normalise: divide the accumulated update by its mean η, so that only the direction changes.
@@ -17,6 +18,7 @@ class FedGsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    labels: tuple[str, ...] = ()
     log_base: Annotated[float, Field(gt=1.0)] | None = None
     threshold: Annotated[float, Field(gt=1.0)] | None = None
     normalise: bool = False
@@ -30,7 +32,8 @@ class TrainingConfig(BaseModel):
         loss: a name known to ``FedSegCore.learning.losses``.
         optimiser: AdamW; its state starts anew every round (it would describe another model).
         learning_rate: AdamW's step size in round 1.
-        final_learning_rate: reached in the last round, along a half cosine over the rounds.
+        schedule: how it goes on, a name known to ``FedSegCore.learning.schedules``.
+        final_learning_rate: reached in the last round under ``"cosine"``, along a half cosine over the rounds.
         weight_decay: AdamW's decay.
         batch_size: images (2-D) or patches (3-D) a step.
         steps_per_round: optimiser steps a round; None means one epoch over the cohort's images.
@@ -48,6 +51,7 @@ class TrainingConfig(BaseModel):
     loss: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] = "dice_ce"
     optimiser: Literal["adamw"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
+    schedule: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] = "cosine"
     final_learning_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 1e-4
     batch_size: Annotated[int, Field(ge=1, le=256)] = 2

@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
+FEDGS_PREFIX = "fedgs/"
+"""Extras ``"fedgs/<tensor>"`` hold FedGS's accumulated update C_k, the sum of η_t·d_t over the round's steps."""
+
 
 @dataclass(frozen=True)
 class CaseScore:
