@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.common.progress import Progress
 from FedSegCore.inference.segmenter import Segmenter
 from FedSegCore.models.release import choose_release, list_releases
@@ -13,6 +13,7 @@ from FedSegCore.volumes.modality import detect_modality
 from FedSegCore.volumes.reading import read_volume
 from FedSegCore.volumes.segmentation_file import segment_volumes, write_segmentation
 from FedSegCore.volumes.volume import Volume
+from FedSegCore.volumes.writing import SUFFIXES
 
 SURE = 0.8
 """Confidence of a detected modality from which on nobody is asked."""
@@ -47,11 +48,12 @@ def segment_file(segmenter: Segmenter, order: SegmentOrder, progress: Progress) 
         ``segments``, a list of {name, value, code, volume_ml}.
 
     Raises:
-        BadInputError: ``output.*``, ``image.*``, ``release.*``.
+        UsageError: ``output.*``.
+        BadInputError: ``image.*``, ``release.*``.
         CannotDoHereError: ``device.*``.
         CancelledError: the user cancelled; nothing was written.
     """
-    _check_output(order.output)
+    _check_output(order)
     progress.update(0.0, "reading the image")
     volume = read_volume(order.image, modality=order.modality, frame=order.frame)
     progress.update(0.05, "checking the release")
@@ -96,13 +98,16 @@ def choose_modality(volume: Volume, order: SegmentOrder) -> str:
     )
 
 
-def _check_output(output: Path) -> None:
-    if not output.name.lower().endswith((".nrrd", ".nii", ".nii.gz")):
-        raise BadInputError(
-            "output.unknown-type", f"{output.name} has no known ending.", "End it in .seg.nrrd, .nii.gz or .nii."
+def _check_output(order: SegmentOrder) -> None:
+    """Refuse before the work what could not be written after it."""
+    if not order.output.name.lower().endswith(SUFFIXES):
+        raise UsageError(
+            "output.unknown-type", f"{order.output.name} has no known ending.", "End it in .seg.nrrd, .nii.gz or .nii."
         )
-    if not output.parent.is_dir():
-        raise BadInputError("output.no-folder", "The folder to write to does not exist.", "Make it first.")
+    if not order.output.parent.is_dir():
+        raise UsageError("output.no-folder", "The folder to write to does not exist.", "Make it first.")
+    if order.output.resolve() == order.image.resolve():
+        raise UsageError("output.is-input", "The segmentation would replace the image.", "Give another file to write.")
 
 
 def _rounded(confidence: Mapping[str, float]) -> dict[str, float]:

@@ -1,0 +1,115 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from blob_cohort import blob_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from FedSegCore.learning.cohort import PreparedCase
+from FedSegCore.learning.sampling import PatchSampler
+from FedSegCore.volumes.volume import Grid
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def numbered_case(shape: tuple[int, int, int]) -> PreparedCase:
+    """Voxel n (counted from 1) is n / 2048, exact in float16, so that a patch tells where it comes from."""
+    image = (np.arange(1, np.prod(shape) + 1) / 2048.0).reshape(1, *shape).astype(np.float16)
+    labels = ((np.arange(np.prod(shape)) % 7) == 0).astype(np.uint8).reshape(shape)
+    return PreparedCase("n", "n", image, labels, Grid(shape), (1,))
+
+
+sides = st.integers(1, 12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(sides, sides, sides),
+    patch=st.tuples(sides, sides, sides),
+    dimensions=st.sampled_from([2, 3]),
+    fraction=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 1000),
+)
+def test_patches_are_unbroken_pieces_of_the_image_padded_with_nothing(shape, patch, dimensions, fraction, seed):
+    case = numbered_case(shape)
+    sampler = PatchSampler([case], dimensions, patch, fraction)
+    for batch in sampler.batches(2, 3, generator(seed)):
+        size = patch if dimensions == 3 else patch[1:]
+        assert batch.images.shape == (3, 1, *size)
+        assert batch.labels.shape == (3, *size)
+        for image, labels in zip(batch.images[:, 0].numpy(), batch.labels.numpy(), strict=True):
+            if dimensions == 2:
+                image, labels = image[None], labels[None]
+            numbers = np.rint(image * 2048).astype(int)
+            where = np.argwhere(numbers > 0)
+            expected_size = [1 if dimensions == 2 and axis == 0 else min(shape[axis], patch[axis]) for axis in range(3)]
+            assert len(where) == np.prod(expected_size)
+            places = np.stack(np.unravel_index(numbers[tuple(where.T)] - 1, shape), axis=1)
+            assert len(np.unique(places - where, axis=0)) == 1  # one shift for all: nothing is torn or mirrored
+            np.testing.assert_array_equal(labels[tuple(where.T)], case.labels[tuple(places.T)])
+            assert labels.sum() == case.labels[tuple(places.T)].sum()  # padding is background
+
+
+def test_an_epoch_without_foreground_preference_shows_every_slice_once():
+    case = numbered_case((10, 4, 4))
+    sampler = PatchSampler([case], 2, (1, 4, 4), 0.0)
+    seen = [float(image[0, 0, 0]) for batch in sampler.batches(5, 2, generator()) for image in batch.images]
+    assert sorted(seen) == [float(case.image[0, k, 0, 0]) for k in range(10)]
+
+
+def rare_and_common() -> list[PreparedCase]:
+    """Label 2 is one voxel in one of four cases; label 1 is a large block in each."""
+    cases = []
+    for number in range(4):
+        labels = np.zeros((12, 12, 12), np.uint8)
+        labels[:6, :6, :6] = 1
+        if number == 3:
+            labels[10, 10, 10] = 2
+        image = np.full((1, 12, 12, 12), number / 4, np.float16)
+        cases.append(PreparedCase(f"{number}", f"{number}", image, labels, Grid((12, 12, 12)), (1, 2)))
+    return cases
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_labels_take_turns_however_rare(dimensions):
+    sampler = PatchSampler(rare_and_common(), dimensions, (1, 3, 3) if dimensions == 2 else (3, 3, 3), 1.0)
+    batch = next(sampler.batches(1, 40, generator()))
+    holding = Counter(int(labels.max()) for labels in batch.labels)
+    assert holding == {1: 20, 2: 20}
+
+
+@pytest.mark.parametrize(("fraction", "count", "least"), [(0.7, 10, 7), (0.25, 8, 2), (0.0, 8, 0), (1.0, 5, 5)])
+def test_the_foreground_share_is_kept(fraction, count, least):
+    labels = np.zeros((1, 200, 200), np.uint8)
+    labels[0, 100, 100] = 1
+    case = PreparedCase("a", "a", np.zeros((1, 1, 200, 200), np.float16), labels, Grid((1, 200, 200)), (1,))
+    sampler = PatchSampler([case], 2, (1, 1, 1), fraction)  # a chance hit has odds of 1 in 40 000
+    found = sum(int((b.labels == 1).sum()) for b in sampler.batches(count, 1, generator()))
+    assert found == least
+
+
+def test_the_same_generator_gives_the_same_batches_and_another_gives_others():
+    sampler = PatchSampler([blob_case(0), blob_case(1)], 3, (4, 16, 16), 0.5)
+    first, again, other = (torch.cat([b.images for b in sampler.batches(3, 2, generator(seed))]) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_what_a_case_annotates_comes_with_its_patches():
+    cases = [blob_case(0, annotated=(2,)), blob_case(1, annotated=(1, 2))]
+    sampler = PatchSampler(cases, 3, (4, 16, 16), 0.0)
+    batch = next(sampler.batches(1, 2, generator()))
+    mask = batch.annotated_mask(2)
+    assert sorted(mask.tolist()) == [[False, True], [True, True]]
+    assert batch.first(1).images.shape[0] == 1
+
+
+def test_a_cohort_without_any_foreground_is_sampled_all_the_same():
+    image, labels = np.ones((1, 2, 4, 4), np.float16), np.zeros((2, 4, 4), np.uint8)
+    case = PreparedCase("a", "a", image, labels, Grid((2, 4, 4)), (1,))
+    batch = next(PatchSampler([case], 2, (1, 4, 4), 1.0).batches(1, 2, generator()))
+    assert float(batch.images.min()) == 1.0
