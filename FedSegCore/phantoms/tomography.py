@@ -30,8 +30,8 @@ HU: dict[Tissue, tuple[float, float]] = {
 
 T2: dict[Tissue, tuple[float, float]] = {
     Tissue.AIR: (0.0, 0.0),
-    Tissue.FAT: (0.30, 0.06),
-    Tissue.MUSCLE: (0.17, 0.02),
+    Tissue.FAT: (0.13, 0.03),
+    Tissue.MUSCLE: (0.20, 0.02),
     Tissue.BONE: (0.06, 0.01),
     Tissue.MARROW: (0.30, 0.05),
     Tissue.LUNG: (0.03, 0.01),
