@@ -62,8 +62,9 @@ class Group:
     def __post_init__(self) -> None:
         self._rule = build_rule(self.config.aggregation)
         self._wait_until = self.clock() + self.config.join_deadline_s
-        if not self.ended and self.state.round_number >= self.config.rounds:
-            self.state = replace(self.state, ended=DONE)
+        # a state that was done may have been given more rounds
+        done = self.state.round_number >= self.config.rounds
+        self.state = replace(self.state, ended=DONE if done else "")
 
     @property
     def ended(self) -> bool:

@@ -17,7 +17,7 @@ from flwr.serverapp import strategy as flower
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.aggregation.folding import is_averaged
 from FedSegCore.federation.aggregation.robust import StoringRule
-from FedSegCore.federation.aggregation.rule import Aggregate, Arrays
+from FedSegCore.federation.aggregation.rule import Aggregate, Arrays, SiteUpdate
 
 STRATEGIES = (
     "Bulyan",
@@ -85,6 +85,14 @@ class FlowerStrategy(StoringRule):
             )
         self._clipping = clipping_norm
         self._noise = noise_multiplier
+
+    def _take(self, update: SiteUpdate) -> None:
+        if self._clipping is not None and all(
+            np.array_equal(update.weights[name], array) for name, array in self.model.items() if is_averaged(array)
+        ):
+            # Flower divides by the update's norm
+            raise ValueError("the update is zero and cannot be clipped")
+        super()._take(update)
 
     def _close(self) -> Aggregate:
         floats = {name: array for name, array in self.model.items() if is_averaged(array)}

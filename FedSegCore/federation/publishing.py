@@ -1,0 +1,85 @@
+"""From a finished run to signed releases: one per group."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any, Literal, get_args
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from FedSegCore.common.errors import BadInputError
+from FedSegCore.federation.config import FederationConfig
+from FedSegCore.federation.outcome import FederationOutcome, GroupResult
+from FedSegCore.models.card import LabelScore, SiteSummary
+from FedSegCore.models.release import publish_release
+
+Metric = Literal["dice", "iou", "surface_distance_mm"]
+
+_METRICS: tuple[Metric, ...] = get_args(Metric)
+_NAME_LENGTH = 47
+
+
+def publish_outcome(outcome: FederationOutcome, releases: Path, key: Ed25519PrivateKey) -> dict[str, Path]:
+    """Publish every group's model and return group → release folder.
+
+    The card's scores are the sites' last: of the model as it was before the last round's training, over the
+    validation cases of all sites. A release is called ``<federation>-<group>``.
+
+    Args:
+        outcome: a run's result.
+        releases: the folder of releases.
+        key: the coordinator's private key.
+
+    Raises:
+        BadInputError: ``release.nothing-to-publish``: no group closed a round; what ``publish_release`` raises.
+    """
+    if not outcome.groups:
+        raise BadInputError(
+            "release.nothing-to-publish", "No group has closed a round yet.", "Let the run finish a round first."
+        )
+    return {
+        name: publish_release(releases, card_fields(outcome.config, group), group.model, key)
+        for name, group in outcome.groups.items()
+    }
+
+
+def card_fields(config: FederationConfig, group: GroupResult) -> dict[str, Any]:
+    """Return the model card's fields of a group's release, but for version, date, software and hash."""
+    modalities = sorted({member.introduction.modality for member in group.members.values()})
+    return {
+        "name": f"{config.name[:_NAME_LENGTH]}-{group.group}",
+        "modalities": {modality: config.preprocessing_of(modality) for modality in modalities},
+        "contract": config.contract,
+        "network": config.network_of(group.group, modalities[0]),
+        "patch_size": config.training_of(group.group).patch_size,
+        "federation": config.name,
+        "rule": config.aggregation.rule,
+        "rounds": group.rounds,
+        "sites": tuple(
+            SiteSummary(
+                site=site,
+                modality=member.introduction.modality,
+                training_cases=member.introduction.training_cases,
+                rounds_answered=member.rounds_answered,
+            )
+            for site, member in sorted(group.members.items())
+        ),
+        "scores": last_scores(group),
+    }
+
+
+def last_scores(group: GroupResult) -> tuple[LabelScore, ...]:
+    """Return mean and population standard deviation over cases, by label and metric, of each site's last scores."""
+    latest = {row.site: row.scores for row in group.history if row.scores}
+    values: Mapping[tuple[str, Metric], list[float]] = defaultdict(list)
+    for scores in latest.values():
+        for score in scores:
+            for metric in _METRICS:
+                value = getattr(score, metric)
+                if value is not None:
+                    values[score.label, metric].append(value)
+    return tuple(
+        LabelScore(label=label, metric=metric, mean=fmean(found), standard_deviation=pstdev(found), cases=len(found))
+        for (label, metric), found in sorted(values.items())
+    )
