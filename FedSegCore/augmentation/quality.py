@@ -27,7 +27,8 @@ class GinSample:
         histogram_distance: Wasserstein distance between the standardised intensities of original and sample, in
             standard deviations; 0 is no change of look.
         correlation: Pearson's r of intensities, -1 to 1; below 0 dark and bright have changed places.
-        edges: Pearson's r of gradient magnitudes, -1 to 1; near 1 the anatomy's outlines are where they were.
+        edges: Pearson's r of gradient magnitudes, -1 to 1; near 1 the anatomy's outlines are where they were. All three
+            are of the slice without its rim.
     """
 
     number: int
@@ -109,9 +110,20 @@ def gin_samples(
         parameters = draw_gin(config, image.shape[0], 1, dimensions, sample_generator(seed, number))
         result = apply_gin(source, parameters)[0].numpy()
         changed = np.ascontiguousarray(result[:, index] if dimensions == 3 else result)
-        drawn.append(GinSample(number, changed, parameters, *_measures(original, changed)))
+        measures = _measures(interior(original, parameters), interior(changed, parameters))
+        drawn.append(GinSample(number, changed, parameters, *measures))
     progress.update(1.0, "done")
     return GinSamples(original, index, spacing[1] / spacing[0], seed, tuple(drawn))
+
+
+def interior(image: Slice, parameters: GinParameters) -> Slice:
+    """Return (c, j, i) without the rim where the padding's zeros show, or all of an image too small to have a middle.
+
+    The rim is part of GIN, but its few voxels can be far from all others and would rule measures and windows.
+    """
+    rim = parameters.reach
+    middle = image[:, rim : image.shape[1] - rim, rim : image.shape[2] - rim]
+    return middle if min(middle.shape[1:]) > 1 else image
 
 
 def _measures(before: Slice, after: Slice) -> tuple[float, float, float]:

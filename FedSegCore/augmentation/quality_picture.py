@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from FedSegCore.augmentation.quality import GinSamples, Slice
+from FedSegCore.augmentation.quality import GinSamples, Slice, interior
 from FedSegCore.common.files import whole_file
 
 _PANEL_INCHES = 2.6
@@ -28,16 +28,16 @@ def gin_grid(samples: GinSamples, *, dots_per_inch: int = 110) -> bytes:
         samples: what ``quality.gin_samples`` gave.
         dots_per_inch: resolution; a panel is 2.6 inches wide.
     """
-    panels = [(samples.original, "original", "")]
+    panels = [(_to_display(samples.original, samples.original), "original", "")]
     panels += [
         (
-            sample.slice,
+            _to_display(sample.slice, interior(sample.slice, sample.parameters)),
             f"sample {sample.number}   α = {sample.alpha:.2f}",
             f"look {sample.histogram_distance:.2f}   r {sample.correlation:+.2f}   edges {sample.edges:.2f}",
         )
         for sample in samples.samples
     ]
-    columns = min(len(panels), max(2, math.ceil(math.sqrt(len(panels) * 1.4))))
+    columns = _columns(len(panels))
     rows = math.ceil(len(panels) / columns)
     tallness = samples.aspect * samples.original.shape[1] / samples.original.shape[2]
     height = _PANEL_INCHES * min(2.5, max(0.4, tallness)) + 0.5
@@ -66,14 +66,21 @@ def write_gin_grid(samples: GinSamples, path: Path) -> None:
         beside.write_bytes(picture)
 
 
-def _draw_panel(axis: Axes, image: Slice, title: str, measures: str, aspect: float) -> None:
-    axis.imshow(_to_display(image), cmap="gray", vmin=0.0, vmax=1.0, aspect=aspect, interpolation="nearest")
+def _columns(panels: int) -> int:
+    """Return how many columns leave the fewest places empty, in a picture a little wider than tall."""
+    if panels <= 4:
+        return panels
+    return min(range(3, 7), key=lambda count: (-panels % count, abs(count**2 - 1.4 * panels)))
+
+
+def _draw_panel(axis: Axes, image: npt.NDArray[np.float32], title: str, measures: str, aspect: float) -> None:
+    axis.imshow(image, cmap="gray", vmin=0.0, vmax=1.0, aspect=aspect, interpolation="nearest")
     axis.set_title(title, fontsize=9, pad=3)
     axis.text(0.5, -0.02, measures, transform=axis.transAxes, ha="center", va="top", fontsize=7)
 
 
-def _to_display(image: Slice) -> npt.NDArray[np.float32]:
-    """Return (j, i) or (j, i, 3) in [0, 1]."""
-    low, high = np.percentile(image, _WINDOW)
+def _to_display(image: Slice, windowed_on: Slice) -> npt.NDArray[np.float32]:
+    """Return (j, i) or (j, i, 3) in [0, 1], window and level taken from ``windowed_on``."""
+    low, high = np.percentile(windowed_on, _WINDOW)
     shown = np.clip((image - low) / (high - low if high > low else 1.0), 0.0, 1.0).astype(np.float32)
     return np.moveaxis(shown, 0, -1) if shown.shape[0] == 3 else shown[0]
