@@ -15,7 +15,7 @@ from FedSegCore.volumes.segmentation_file import segment_volumes, write_segmenta
 from FedSegCore.volumes.volume import Volume
 from FedSegCore.volumes.writing import SUFFIXES
 
-SURE = 0.8
+SURE = 0.7
 """Confidence of a detected modality from which on nobody is asked."""
 
 

@@ -121,8 +121,8 @@ class PatchSampler:
             for value in np.flatnonzero(counts[1:]) + 1:
                 self._holding.setdefault(int(value), []).append(unit)
         if self._dimensions == 3:
-            for value in case.annotated:
-                self._centres[number, value] = _spread(np.flatnonzero(case.labels == value), _CENTRES_KEPT)
+            for label in case.annotated:
+                self._centres[number, label] = _spread(np.flatnonzero(case.labels == label), _CENTRES_KEPT)
 
     def _cut(self, unit: int, value: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """Return image, labels and annotation of one patch; ``value`` 0 means anywhere."""
