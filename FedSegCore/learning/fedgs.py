@@ -12,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from FedSegCore.common.errors import BadInputError
+from FedSegCore.learning.cohort import PreparedCase
 from FedSegCore.learning.config import FedGsConfig
 from FedSegCore.learning.results import FEDGS_PREFIX
+from FedSegCore.volumes.labels import LabelContract
 
 SMALL_SHARE = 1.0 / 3.0
 """Share of the lesions that count as small where the threshold is chosen automatically."""
@@ -75,6 +78,60 @@ def size_weights(config: FedGsConfig, known: Iterable[float]) -> SizeWeights:
     chosen = float(np.quantile(inverse, 1.0 - SMALL_SHARE)) if inverse else SMALLEST_THRESHOLD
     threshold = config.threshold or max(chosen, SMALLEST_THRESHOLD)
     return SizeWeights(log_base=config.log_base or threshold, threshold=threshold)
+
+
+@dataclass(frozen=True)
+class LesionSizes:
+    """What counts as lesion at a site, and how its size weighs.
+
+    Attributes:
+        values: the contract values that make up the lesion.
+        weights: l and τ.
+    """
+
+    values: tuple[int, ...]
+    weights: SizeWeights
+
+    @classmethod
+    def of_cohort(
+        cls,
+        config: FedGsConfig,
+        contract: LabelContract,
+        cases: Sequence[PreparedCase],
+        dimensions: int,
+        patch_size: tuple[int, int, int],
+    ) -> "LesionSizes":
+        """Return what ``config`` asks for at a site with these training cases.
+
+        A is what a step sees, so the voxels of a patch (a slice in 2-D); where a lesion does not fit in one, a is A.
+
+        Args:
+            config: the federation's choice.
+            contract: the labels.
+            cases: the site's training cases.
+            dimensions: 2 measures every slice, 3 every case.
+            patch_size: (k, j, i) voxels.
+
+        Raises:
+            BadInputError: ``fedgs.label-unknown``: the contract has no label of a configured name.
+        """
+        unknown = sorted(set(config.labels) - set(contract.names))
+        if unknown:
+            raise BadInputError(
+                "fedgs.label-unknown",
+                f"FedGS should weigh {', '.join(map(repr, unknown))}, which the label contract does not have.",
+                f"Choose from {', '.join(contract.names)}.",
+            )
+        values = tuple(contract.value_of(name) for name in config.labels or contract.names)
+        axes = (1, 2) if dimensions == 2 else None
+        patch = math.prod(patch_size[1:] if dimensions == 2 else patch_size)
+        areas = [np.atleast_1d(np.isin(case.labels, values).sum(axis=axes)) for case in cases]
+        shares = np.minimum(np.concatenate(areas) / patch, 1.0) if areas else np.zeros(0)
+        return cls(values, size_weights(config, shares.tolist()))
+
+    def eta(self, labels: torch.Tensor) -> float:
+        """Return the factor of a batch of label maps (N, ...)."""
+        return self.weights.eta(relative_areas(labels, self.values))
 
 
 class UpdateAccumulator:

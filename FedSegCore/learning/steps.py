@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -17,14 +17,33 @@ from FedSegCore.common.errors import BadInputError, CannotDoHereError
 from FedSegCore.common.progress import Progress
 from FedSegCore.inference.predictor import is_out_of_memory
 from FedSegCore.learning.cohort import Cohort
-from FedSegCore.learning.config import TrainingConfig
+from FedSegCore.learning.fedgs import LesionSizes, UpdateAccumulator
 from FedSegCore.learning.losses import build_loss
 from FedSegCore.learning.results import RoundRequest
 from FedSegCore.learning.sampling import Batch, PatchSampler
+from FedSegCore.learning.schedules import Moment, learning_rate
 from FedSegCore.learning.task import TrainingTask
+from FedSegCore.networks.registry import forward_for_training
 from FedSegCore.volumes.preparation import standardise
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What the steps of one round share.
+
+    Attributes:
+        generator: everything random but dropout.
+        optimiser: fresh.
+        received: the parameters as the round found them.
+        accumulator: FedGS's sum beside the training, where it is asked for.
+    """
+
+    generator: torch.Generator
+    optimiser: torch.optim.Optimizer
+    received: list[Tensor]
+    accumulator: UpdateAccumulator | None
 
 
 @dataclass(frozen=True)
@@ -62,9 +81,26 @@ class RoundOfSteps:
         self._loss = build_loss(training.loss)
         self._spacing = _typical_spacing(cohort, dimensions)
         self._batch_size = training.batch_size
+        self._lesions = (
+            LesionSizes.of_cohort(training.fedgs, task.contract, cohort.training, dimensions, training.patch_size)
+            if training.fedgs
+            else None
+        )
 
-    def run(self, request: RoundRequest, generator: torch.Generator, progress: Progress) -> StepsOutcome:
+    def run(
+        self,
+        request: RoundRequest,
+        generator: torch.Generator,
+        progress: Progress,
+        validation_losses: Sequence[float] = (),
+    ) -> StepsOutcome:
         """Train one round from the network's present weights, with a fresh optimiser.
+
+        Args:
+            request: which round.
+            generator: everything random comes from it; CPU.
+            progress: told of every step.
+            validation_losses: of the rounds before, oldest first, for schedules that go by them.
 
         Raises:
             CannotDoHereError: ``training.diverged``; ``device.memory``.
@@ -72,13 +108,7 @@ class RoundOfSteps:
         """
         training = self._task.training
         count = training.steps_per_round or training.epochs * math.ceil(self._sampler.units / training.batch_size)
-        optimiser = torch.optim.AdamW(
-            self._network.parameters(),
-            lr=_learning_rate(training, request),
-            weight_decay=training.weight_decay,
-            fused=True,
-        )
-        received = [parameter.detach().clone() for parameter in self._network.parameters()]
+        this = self._begin(Moment(request.round_number, request.rounds, validation_losses), generator)
         losses: list[float] = []
         self._network.train()
         cards = [self._device] if self._device.type == "cuda" else []
@@ -86,7 +116,7 @@ class RoundOfSteps:
             torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))  # dropout draws from it
             for number, batch in enumerate(self._sampler.batches(count, training.batch_size, generator), 1):
                 progress.update((number - 1) / count, f"training step {number} of {count}")
-                loss = self._step_in_memory(batch, generator, optimiser, received)
+                loss = self._step_in_memory(batch, this)
                 if loss is not None:
                     losses.append(loss)
         progress.update(1.0, "trained")
@@ -94,15 +124,26 @@ class RoundOfSteps:
             raise CannotDoHereError(
                 "training.diverged", "No training step had a finite loss.", "Lower the federation's learning rate."
             )
-        return StepsOutcome(len(losses), count - len(losses), sum(losses) / len(losses))
+        extras = this.accumulator.result() if this.accumulator else {}
+        return StepsOutcome(len(losses), count - len(losses), sum(losses) / len(losses), extras)
 
-    def _step_in_memory(
-        self, batch: Batch, generator: torch.Generator, optimiser: torch.optim.Optimizer, received: list[Tensor]
-    ) -> float | None:
+    def _begin(self, moment: Moment, generator: torch.Generator) -> _Round:
+        training = self._task.training
+        optimiser = torch.optim.AdamW(
+            self._network.parameters(),
+            lr=learning_rate(training, moment),
+            weight_decay=training.weight_decay,
+            fused=True,
+        )
+        received = [parameter.detach().clone() for parameter in self._network.parameters()]
+        watched = UpdateAccumulator(optimiser, self._network, training.fedgs) if training.fedgs else None
+        return _Round(generator, optimiser, received, watched)
+
+    def _step_in_memory(self, batch: Batch, this: _Round) -> float | None:
         """Do a step with as large a part of the batch as memory allows; return its loss, None if it was skipped."""
         while True:
             try:
-                return self._step(batch.first(self._batch_size), generator, optimiser, received)
+                return self._step(batch.first(self._batch_size), this)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -114,16 +155,14 @@ class RoundOfSteps:
                     ) from error
                 self._batch_size = (self._batch_size + 1) // 2
             _log.warning("memory is short: going on with %d patches a step", self._batch_size)
-            optimiser.zero_grad(set_to_none=True)
+            this.optimiser.zero_grad(set_to_none=True)
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _step(
-        self, batch: Batch, generator: torch.Generator, optimiser: torch.optim.Optimizer, received: list[Tensor]
-    ) -> float | None:
-        optimiser.zero_grad(set_to_none=True)
+    def _step(self, batch: Batch, this: _Round) -> float | None:
+        this.optimiser.zero_grad(set_to_none=True)
         try:
-            loss = self._forward(batch, generator)
+            loss = self._forward(batch, this.generator)
         except BadInputError as error:
             if error.code != "training.not-finite":
                 raise
@@ -132,12 +171,14 @@ class RoundOfSteps:
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(self._network.parameters())
         if self._task.training.proximal:
-            _pull_back(parameters, received, self._task.training.proximal)
+            _pull_back(parameters, this.received, self._task.training.proximal)
         norm = nn.utils.clip_grad_norm_(parameters, self._task.training.gradient_clip or math.inf)
         if not bool(torch.isfinite(norm)):
             _log.warning("a step is left out: its gradient is not finite")
             return None
-        optimiser.step()
+        this.optimiser.step()
+        if this.accumulator and self._lesions:
+            this.accumulator.add(self._lesions.eta(batch.labels))
         return float(loss.detach())
 
     def _forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -145,27 +186,21 @@ class RoundOfSteps:
         images, labels = batch.images.to(self._device), batch.labels.to(self._device)
         views = self._augmentation(images, labels, generator, self._spacing)
         annotated = batch.annotated_mask(len(self._task.contract.labels)).to(self._device)
-        first = self._logits(views.images)
-        loss = self._loss(first, views.labels, annotated)
+        first, own = self._logits(views.images)
+        loss = self._loss(first, views.labels, annotated) + own
         if views.second_images is None or self._task.augmentation.gin is None:
             return loss
-        second = self._logits(views.second_images)
-        both = 0.5 * (loss + self._loss(second, views.labels, annotated))
+        second, own = self._logits(views.second_images)
+        both = 0.5 * (loss + self._loss(second, views.labels, annotated) + own)
         return both + self._task.augmentation.gin.ipa_weight * consistency_loss(first, second)
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and the network's own loss, 0 for most networks."""
         if self._task.preprocessing.standardise:
             images = standardise(images)
         with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
-            logits: Tensor = self._network(images)
-        return logits.float()
-
-
-def _learning_rate(training: TrainingConfig, request: RoundRequest) -> float:
-    """Return the round's step size, along half a cosine from the first round to the last."""
-    done = (request.round_number - 1) / max(1, request.rounds - 1)
-    span = training.learning_rate - training.final_learning_rate
-    return training.final_learning_rate + 0.5 * span * (1.0 + math.cos(math.pi * min(1.0, done)))
+            logits, own = forward_for_training(self._network, images)
+        return logits.float(), own.float()
 
 
 def _pull_back(parameters: list[nn.Parameter], received: list[Tensor], strength: float) -> None:

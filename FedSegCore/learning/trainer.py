@@ -3,6 +3,7 @@
 import time
 import zlib
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 
@@ -27,7 +28,8 @@ class LocalTrainer:
 
     The result depends on the weights, the request, the cohort, the site's name and the task only: everything random
     comes from generators derived from them, and torch's global generator is left as it was. On the processor, the
-    same number of threads gives the same result to the bit.
+    same number of threads gives the same result to the bit. Only under a schedule that goes by validation
+    (``"fedgin_plateau"``) the scores of the rounds since the trainer started, or since round 1, count too.
 
     Args:
         task: what to train.
@@ -51,6 +53,7 @@ class LocalTrainer:
             layout = torch.channels_last_3d if task.network.dimensions == 3 else torch.preserve_format
             self._network = build_network(task.network).to(self.device, memory_format=layout)
         self._steps = RoundOfSteps(task, cohort, self._network, self.device)
+        self._validation_losses: dict[int, float] = {}
 
     def train_round(self, weights: Arrays, request: RoundRequest, progress: Progress | None = None) -> RoundResult:
         """Score the received model, train it one round, and return the result; ``weights`` is not changed.
@@ -72,7 +75,7 @@ class LocalTrainer:
         between = time.perf_counter()
         load_weights(self._network, weights)
         generator = sample_generator(request.seed, self._site_number, request.round_number)
-        outcome = self._steps.run(request, generator, told.part(cut, 1.0))
+        outcome = self._steps.run(request, generator, told.part(cut, 1.0), self._remember(request, scores))
         trained = weights_of(self._network)
         # Counters are not averaged (METHODS §5): every site answers with those it was sent.
         trained.update({name: array.copy() for name, array in weights.items() if array.dtype.kind != "f"})
@@ -85,6 +88,14 @@ class LocalTrainer:
             extras=outcome.extras,
             seconds={"scoring": between - started, "training": time.perf_counter() - between},
         )
+
+    def _remember(self, request: RoundRequest, scores: Sequence[CaseScore]) -> list[float]:
+        """Return 1 - mean Dice of the models received up to this round, oldest first."""
+        known = {number: loss for number, loss in self._validation_losses.items() if number < request.round_number}
+        if scores:
+            known[request.round_number] = 1.0 - fmean(score.dice for score in scores)
+        self._validation_losses = known
+        return [known[number] for number in sorted(known)]
 
     def score(
         self, weights: Arrays, cases: Sequence[PreparedCase], progress: Progress | None = None
