@@ -44,24 +44,24 @@ def write_gin_samples(params: "GinPreviewParams", progress: Progress) -> dict[st
     samples = []
     for number in range(params.samples):
         part = progress.part(0.3 + 0.7 * number / params.samples, 0.3 + 0.7 * (number + 1) / params.samples)
-        part.update(0.0, f"Sample {number + 1} of {params.samples}")
+        part.update(0.0, f"sample {number + 1} of {params.samples}")
         own = drawn.select(torch.tensor([number]))
         names = {"image": f"sample-{number + 1}.nrrd", "parameters": f"sample-{number + 1}.safetensors"}
         write_volume(original.with_array(apply_gin(image, own)[0].numpy()), params.folder / names["image"])
         own.save(params.folder / names["parameters"])
         samples.append({**names, "alpha": float(own.alpha[0])})
-    progress.update(1.0, "Done")
+    progress.update(1.0, "done")
     return {"original": "original.nrrd", "samples": samples}
 
 
 def _prepared(params: "GinPreviewParams", progress: Progress) -> Volume:
-    progress.update(0.0, "Reading the image")
+    progress.update(0.0, "reading the image")
     volume = read_volume(params.image, modality=params.modality, frame=params.frame)
     modality = params.modality or detect_modality(volume).modality
     if modality not in DEFAULT_PREPROCESSING:
         known = ", ".join(DEFAULT_PREPROCESSING)
         raise BadInputError("modality.unknown", f"{modality} images are not known here.", f"Choose one of {known}.")
-    progress.update(0.5, "Preparing the image")
+    progress.update(0.5, "preparing the image")
     prepared = prepare(volume, DEFAULT_PREPROCESSING[modality])
     array, grid = prepared.image, prepared.grid
     if params.slices is not None and params.slices < grid.shape[0]:

@@ -21,7 +21,7 @@ def list_for_people(folder: Path, modality: str | None, progress: Progress) -> d
             "The folder of releases is not there.",
             "Choose the folder in which your federation's releases are kept.",
         )
-    progress.update(0.0, "Checking the releases")
+    progress.update(0.0, "checking the releases")
     broken: list[dict[str, str]] = []
 
     def report(name: str, error: BadInputError) -> None:
@@ -44,5 +44,5 @@ def list_for_people(folder: Path, modality: str | None, progress: Progress) -> d
         }
 
     releases = [row(release) for release in list_releases(folder, modality, report=report)]
-    progress.update(1.0, "Done")
+    progress.update(1.0, "done")
     return {"releases": releases, "broken": broken}

@@ -143,7 +143,7 @@ class Methods:
 
     def warm_up(self) -> None:
         """Import what the first segmentation needs, while there is nothing else to do."""
-        import FedSegCore.worker.segmenting  # noqa: F401
+        import FedSegCore.inference.segment_file  # noqa: F401
 
     def _initialize(self, _params: InitializeParams) -> dict[str, Any]:
         return {
@@ -166,17 +166,25 @@ class Methods:
         return list_for_people(params.folder, params.modality, progress)
 
     def _segment(self, params: SegmentParams, progress: Progress) -> dict[str, Any]:
-        progress.update(0.0, "Starting")
+        progress.update(0.0, "starting")
+        from FedSegCore.inference.segment_file import SegmentOrder, segment_file
         from FedSegCore.inference.segmenter import Segmenter
-        from FedSegCore.worker.segmenting import segment_to_file
 
         if params.device not in self._segmenters:
             # One at a time: two networks on two devices would hold twice the memory.
             self._segmenters = {params.device: Segmenter(params.device)}
-        return segment_to_file(self._segmenters[params.device], params, progress)
+        order = SegmentOrder(
+            image=params.image,
+            releases=params.releases,
+            output=params.output,
+            release=params.release,
+            modality=params.modality,
+            frame=params.frame,
+        )
+        return segment_file(self._segmenters[params.device], order, progress)
 
     def _gin_preview(self, params: GinPreviewParams, progress: Progress) -> dict[str, Any]:
-        progress.update(0.0, "Starting")
+        progress.update(0.0, "starting")
         from FedSegCore.worker.gin_preview import write_gin_samples
 
         return write_gin_samples(params, progress)

@@ -1,0 +1,292 @@
+"""The Segment tab: shows what SegmentLogic tells and hands it what the user wants."""
+
+import html
+from typing import TYPE_CHECKING
+
+import ctk
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .Errors import UserError
+from .JsonRpcClient import Progress
+from .Parameters import DeviceChoice, FedSegSlicerParameterNode, ModalityChoice
+from .ReadyCheck import Choices, modalityToUse, reasonNotReady, releasesFor, releaseToUse
+from .SegmentLogic import Inspection, Outcome, Release, SegmentLogic, State
+from .Settings import RELEASES_FOLDER, RUNTIME, readSetting, writeSetting
+from .VolumeExchange import checkVolume
+from .WordsForPeople import confidenceWords, releaseWords, timeWords
+
+if TYPE_CHECKING:
+    from .SegmentationResult import ResultRow
+
+COLOR_SIDE = 14
+
+
+class SegmentTab:
+    """Drives the widgets of the Segment tab.
+
+    Args:
+        ui: the widgets of FedSegSlicer.ui by name.
+        logic: what does the work.
+    """
+
+    def __init__(self, ui: object, logic: SegmentLogic) -> None:
+        self.ui = ui
+        self.logic = logic
+        self._parameters: FedSegSlicerParameterNode | None = None
+        self._parametersObserver: int | None = None
+        self._choices = Choices()
+        self._inspectedVolume: str | None = None
+        self._error: UserError | None = None
+        self._fillingReleases = False
+        self._prepareWidgets()
+        self._connect()
+        self._update()
+
+    def setParameters(self, parameters: FedSegSlicerParameterNode | None) -> None:
+        """Follow these parameters; None while the scene is closed."""
+        if self._parameters is not None:
+            self._parameters.RemoveObserver(self._parametersObserver)
+        self._parameters = parameters
+        if parameters is not None:
+            self._parametersObserver = parameters.AddObserver("ModifiedEvent", self._onParameters)
+        self._onParameters()
+
+    def refresh(self) -> None:
+        """List the releases and look at the volume again, as when the module is entered."""
+        self._inspectedVolume = None
+        self._listReleases()
+        self._onParameters()
+
+    def cleanup(self) -> None:
+        """End everything; the widgets are about to be destroyed."""
+        self.setParameters(None)
+        self.logic.close()
+
+    # Set-up
+
+    def _prepareWidgets(self) -> None:
+        self.ui.releasesPathEdit.filters = ctk.ctkPathLineEdit.Dirs
+        self.ui.runtimePathEdit.filters = ctk.ctkPathLineEdit.Dirs
+        self.ui.releasesPathEdit.currentPath = readSetting(RELEASES_FOLDER)
+        self.ui.runtimePathEdit.currentPath = readSetting(RUNTIME)
+        self.ui.settingsCollapsibleButton.collapsed = bool(readSetting(RELEASES_FOLDER))
+        header = self.ui.resultTable.horizontalHeader()
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        header.setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
+        self.ui.resultTable.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+        for widget in (self.ui.messageLabel, self.ui.resultCollapsibleButton):
+            widget.setVisible(False)
+
+    def _connect(self) -> None:
+        self.ui.segmentButton.connect("clicked(bool)", self._onButton)
+        self.ui.releaseComboBox.connect("currentIndexChanged(int)", self._onReleaseChosen)
+        self.ui.releasesPathEdit.connect("currentPathChanged(QString)", self._onReleasesFolder)
+        self.ui.runtimePathEdit.connect("currentPathChanged(QString)", self._onRuntime)
+        self.logic.inspected.connect(self._onInspected)
+        self.logic.releasesListed.connect(self._onReleasesListed)
+        self.logic.progressed.connect(self._onProgress)
+        self.logic.finished.connect(self._onFinished)
+        self.logic.failed.connect(self._onFailed)
+        self.logic.session.started.connect(self._onWorkerStarted)
+
+    # What the user does
+
+    def _onButton(self, _checked: bool = False) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
+            if self.logic.state is State.RUNNING:
+                self.logic.cancel()
+            else:
+                self._start()
+            self._update()
+
+    def _start(self) -> None:
+        self._showError(None)
+        self.ui.resultCollapsibleButton.setVisible(False)
+        try:
+            self.logic.segment(
+                self._parameters.inputVolume,
+                modalityToUse(self._choices),
+                releaseToUse(self._choices).id,
+                readSetting(RELEASES_FOLDER),
+                self._parameters.device.value,
+            )
+        except UserError as error:
+            self._showError(error)
+
+    def _onParameters(self, *_args: object) -> None:
+        parameters = self._parameters
+        volume = parameters.inputVolume if parameters is not None else None
+        self._choices.volume = volume
+        self._choices.modality = parameters.modality if parameters is not None else ModalityChoice.AUTO
+        self._choices.release = parameters.release if parameters is not None else ""
+        self._choices.device = parameters.device if parameters is not None else DeviceChoice.AUTO
+        volumeId = volume.GetID() if volume is not None else None
+        if volumeId != self._inspectedVolume:
+            self._inspectedVolume = volumeId
+            self._choices.inspection = None
+            self._showError(None)
+            self.ui.resultCollapsibleButton.setVisible(False)
+            if volume is not None:
+                self._inspect(volume)
+        self._fillReleases()
+        self._update()
+
+    def _inspect(self, volume: "slicer.vtkMRMLScalarVolumeNode") -> None:
+        try:
+            checkVolume(volume)
+        except UserError as error:
+            self._choices.inspection = error
+            return
+        self.logic.inspect(volume)
+
+    def _onReleaseChosen(self, index: int) -> None:
+        if not self._fillingReleases and self._parameters is not None and index >= 0:
+            self._parameters.release = self.ui.releaseComboBox.itemData(index)
+
+    def _onReleasesFolder(self, path: str) -> None:
+        writeSetting(RELEASES_FOLDER, path)
+        self._listReleases()
+
+    def _onRuntime(self, path: str) -> None:
+        writeSetting(RUNTIME, path)
+        if self.logic.state is State.IDLE:
+            self.logic.session.stop()
+        self.refresh()
+
+    # What the logic tells
+
+    def _onInspected(self, found: Inspection | UserError) -> None:
+        self._choices.inspection = found
+        self._fillReleases()
+        self._update()
+
+    def _listReleases(self) -> None:
+        folder = readSetting(RELEASES_FOLDER)
+        self._choices.releases = [] if not folder else None
+        self._choices.releasesError = None
+        if folder:
+            self.logic.listReleases(folder)
+        self._choices.releasesFolder = folder
+        self._fillReleases()
+        self._update()
+
+    def _onReleasesListed(self, releases: list[Release], error: UserError | None) -> None:
+        self._choices.releases = releases
+        self._choices.releasesError = error
+        self._fillReleases()
+        self._update()
+
+    def _onWorkerStarted(self, problem: UserError | None) -> None:
+        self._choices.devices = list(self.logic.session.devices)
+        if problem is not None:
+            self._showError(problem)
+        self._update()
+
+    def _onProgress(self, progress: Progress) -> None:
+        self.ui.progressBar.value = round(1000 * progress.fraction)
+        words = [progress.stage[:1].upper() + progress.stage[1:], timeWords(progress.etaSeconds)]
+        self.ui.progressLabel.text = " · ".join(word for word in words if word)
+
+    def _onFinished(self, outcome: Outcome) -> None:
+        self._showResult(outcome)
+        self._update()
+
+    def _onFailed(self, error: UserError) -> None:
+        self._showError(None if error.isCancelled else error)
+        self._update()
+        if error.isCancelled:
+            self.ui.progressLabel.text = error.cause
+
+    # What is shown
+
+    def _update(self) -> None:
+        running = self.logic.state is not State.IDLE
+        reason = "" if running else reasonNotReady(self._choices)
+        button = self.ui.segmentButton
+        button.text = {
+            State.IDLE: _("Segment"),
+            State.RUNNING: _("Cancel"),
+            State.CANCELLING: _("Cancelling…"),
+        }[self.logic.state]
+        button.enabled = not reason and self.logic.state is not State.CANCELLING
+        button.toolTip = reason or (_("Stop; nothing is changed.") if running else _("Segment the volume."))
+        for widget in (self.ui.inputSelector, self.ui.modalityComboBox, self.ui.deviceComboBox,
+                       self.ui.runtimePathEdit, self.ui.releasesPathEdit):  # fmt: skip
+            widget.enabled = not running
+        self.ui.releaseComboBox.enabled = not running and self.ui.releaseComboBox.count > 0
+        self.ui.progressBar.setVisible(running)
+        if not running:
+            self.ui.progressBar.value = 0
+            self.ui.progressLabel.text = reason
+        problem = self._error or self._choices.problem()
+        self._showProblem(problem)
+        self.ui.progressLabel.setVisible(running or (bool(reason) and problem is None))
+        self._updateHints()
+
+    def _updateHints(self) -> None:
+        self.ui.modalityLabel.text = confidenceWords(self._choices)
+        self.ui.modalityLabel.setVisible(bool(self.ui.modalityLabel.text))
+        release = releaseToUse(self._choices)
+        self.ui.releaseLabel.text = releaseWords(release) if release is not None else ""
+        self.ui.releaseLabel.setVisible(release is not None)
+
+    def _showProblem(self, problem: UserError | None) -> None:
+        self.ui.messageLabel.setVisible(problem is not None)
+        if problem is not None:
+            self.ui.messageLabel.text = (
+                f"<b>{html.escape(problem.cause)}</b><br>{html.escape(problem.remedy)}"
+                f"<br><small>{html.escape(problem.code)}</small>"
+            )
+
+    def _showError(self, error: UserError | None) -> None:
+        self._error = error
+
+    def _fillReleases(self) -> None:
+        fitting = releasesFor(self._choices)
+        chosen = releaseToUse(self._choices)
+        combo = self.ui.releaseComboBox
+        self._fillingReleases = True
+        try:
+            combo.clear()
+            for release in fitting:
+                combo.addItem(
+                    _("{name}, version {version}").format(name=release.name, version=release.version), release.id
+                )
+            combo.currentIndex = fitting.index(chosen) if chosen is not None else -1
+        finally:
+            self._fillingReleases = False
+
+    def _showResult(self, outcome: Outcome) -> None:
+        table = self.ui.resultTable
+        table.setRowCount(len(outcome.rows))
+        for number, row in enumerate(outcome.rows):
+            self._showRow(number, row)
+        table.resizeRowsToContents()
+        height = table.horizontalHeader().height + 2 * table.frameWidth
+        height += sum(table.rowHeight(number) for number in range(len(outcome.rows)))
+        table.setFixedHeight(height)
+        words = [
+            _("{release} as {modality}, {seconds:.1f} s on {device}.").format(
+                release=outcome.release,
+                modality=outcome.modality,
+                seconds=outcome.seconds,
+                device=_("the graphics card") if outcome.device.startswith("cuda") else _("the processor"),
+            ),
+            *outcome.notes,
+            _("Not a medical device: check the result before you use it."),
+        ]
+        self.ui.resultLabel.text = " ".join(words)
+        self.ui.resultCollapsibleButton.setVisible(True)
+
+    def _showRow(self, number: int, row: "ResultRow") -> None:
+        color = qt.QPixmap(COLOR_SIDE, COLOR_SIDE)
+        color.fill(qt.QColor(*row.color))
+        name = qt.QTableWidgetItem(row.name[:1].upper() + row.name[1:])
+        name.setIcon(qt.QIcon(color))
+        found = row.volumeMl > 0
+        volume = qt.QTableWidgetItem(f"{row.volumeMl:,.1f}" if found else _("not found"))
+        volume.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+        self.ui.resultTable.setItem(number, 0, name)
+        self.ui.resultTable.setItem(number, 1, volume)

@@ -1,0 +1,226 @@
+"""MRML volumes to files the worker reads, without holding up the GUI thread."""
+
+import contextlib
+import logging
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from .Errors import UserError
+from .WorkerProcess import CallLater
+
+if TYPE_CHECKING:
+    import numpy as np
+
+POLL_MS = 30
+
+
+@dataclass(frozen=True)
+class VolumeSnapshot:
+    """A volume's voxels and place, readable from any thread.
+
+    Attributes:
+        array: voxels with axes (k, j, i), or (k, j, i, c) for color; shared with the scene, not copied.
+        ijkToLPS: 4x4, voxel index (i, j, k, 1) to LPS mm, row by row.
+    """
+
+    array: "np.ndarray"
+    ijkToLPS: tuple[tuple[float, ...], ...]
+
+
+def checkVolume(volumeNode: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
+    """Raise UserError if this volume cannot be segmented, saying why and what to do."""
+    if volumeNode is None:
+        raise UserError("volume.none", _("No volume is chosen."), _("Choose the volume to segment."))
+    if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise UserError("volume.labels", _("This is a label map, not an image."), _("Choose the image it belongs to."))
+    image = volumeNode.GetImageData()
+    if image is None or 0 in image.GetDimensions() or image.GetPointData().GetScalars() is None:
+        raise UserError("volume.empty", _("This volume has no voxels."), _("Load the image again."))
+    if volumeNode.GetParentTransformNode() is not None:
+        raise UserError(
+            "volume.transformed",
+            _("A transform is applied to this volume, so the result would not lie where the image is shown."),
+            _("Harden the transform (Transforms module), or remove it, and try again."),
+        )
+    if volumeNode.IsA("vtkMRMLMultiVolumeNode") or isSequenceProxy(volumeNode):
+        raise UserError(
+            "volume.four-dimensional",
+            _("This is one moment of a 4-D sequence."),
+            _("Choose the moment, copy it with 'Clone' in the Data module, and segment the copy."),
+        )
+    if image.GetNumberOfScalarComponents() not in (1, 3, 4):
+        raise UserError(
+            "volume.components",
+            _("Each voxel of this volume holds {count} values.").format(count=image.GetNumberOfScalarComponents()),
+            _("Choose a grayscale or a color image."),
+        )
+
+
+def isSequenceProxy(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> bool:
+    """Return whether the volume shows the current item of a sequence (a 4-D image) and changes when that is played."""
+    scene = volumeNode.GetScene()
+    browsers = [
+        scene.GetNthNodeByClass(index, "vtkMRMLSequenceBrowserNode")
+        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode"))
+    ]
+    return any(browser.GetSequenceNode(volumeNode) is not None for browser in browsers)
+
+
+def knownModality(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> str | None:
+    """Return the DICOM modality code Slicer knows of a volume (from its series), None if it knows none."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
+    if hierarchy is None:
+        return None
+    item = hierarchy.GetItemByDataNode(volumeNode)
+    inHierarchy = item != hierarchy.GetInvalidItemID()
+    code = (hierarchy.GetItemAttribute(item, "DICOM.Modality") if inHierarchy else "") or ""
+    return code if code.isalpha() and code.isupper() and 2 <= len(code) <= 16 else None
+
+
+def takeSnapshot(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> VolumeSnapshot:
+    """Return the volume's voxels and place; quick, since nothing is copied."""
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    # RAS to LPS turns the signs of the first two rows.
+    rows = tuple(
+        tuple(sign * matrix.GetElement(row, column) for column in range(4)) for row, sign in enumerate((-1, -1, 1, 1))
+    )
+    return VolumeSnapshot(slicer.util.arrayFromVolume(volumeNode), rows)
+
+
+def writeNrrd(snapshot: VolumeSnapshot, path: Path) -> None:
+    """Write an uncompressed NRRD file; neither names nor attributes of the volume are written.
+
+    Written here and not by Slicer's storage nodes, because those work on the GUI thread only.
+    """
+    array = snapshot.array
+    types = {"int8": "int8", "uint8": "uint8", "int16": "int16", "uint16": "uint16", "int32": "int32",
+             "uint32": "uint32", "int64": "int64", "uint64": "uint64", "float32": "float",
+             "float64": "double"}  # fmt: skip
+    if array.dtype.name not in types:
+        raise UserError(
+            "volume.voxel-type",
+            _("Voxels of type {type} cannot be segmented.").format(type=array.dtype.name),
+            _("Convert the volume with 'Cast Scalar Volume'."),
+        )
+    matrix = snapshot.ijkToLPS
+    axes = ["(" + ",".join(repr(float(matrix[row][axis])) for row in range(3)) + ")" for axis in range(3)]
+    isColor = array.ndim == 4
+    header = [
+        "NRRD0005",
+        f"type: {types[array.dtype.name]}",
+        f"dimension: {array.ndim}",
+        "space: left-posterior-superior",
+        "sizes: " + " ".join(str(size) for size in reversed(array.shape)),
+        "space directions: " + ("none " if isColor else "") + " ".join(axes),
+        "kinds: " + ("vector " if isColor else "") + "domain domain domain",
+        f"endian: {'little' if array.dtype.newbyteorder('=').str[0] != '>' else 'big'}",
+        "encoding: raw",
+        "space origin: (" + ",".join(repr(float(matrix[row][3])) for row in range(3)) + ")",
+    ]
+    beside = path.with_suffix(".part")
+    with beside.open("wb") as file:
+        file.write(("\n".join(header) + "\n\n").encode("ascii"))
+        array.tofile(file)
+    beside.replace(path)
+
+
+class VolumeExchange:
+    """A private folder in which volumes are handed to the worker, and which is emptied afterwards.
+
+    A volume that has not changed since it was last written is not written again.
+
+    Args:
+        callLater: see CallLater.
+    """
+
+    def __init__(self, callLater: CallLater) -> None:
+        self._callLater = callLater
+        self._folder: Path | None = None
+        self._written: tuple[object, Path] | None = None
+        self._count = 0
+
+    def folder(self) -> Path:
+        """Return the folder (readable by this user only), made on first use."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="FedSegSlicer-"))
+        return self._folder
+
+    def export(
+        self,
+        volumeNode: "slicer.vtkMRMLScalarVolumeNode",
+        onDone: Callable[[Path], None],
+        onError: Callable[[UserError], None],
+    ) -> None:
+        """Write the volume as NRRD on a thread of its own, then call back; checks it first (UserError is raised)."""
+        checkVolume(volumeNode)
+        key = self._keyOf(volumeNode)
+        if self._written is not None and self._written[0] == key:
+            path = self._written[1]
+            self._callLater(0, lambda: onDone(path))
+            return
+        self._forgetWritten()
+        self._count += 1
+        path = self.folder() / f"volume-{self._count}.nrrd"
+        problems: list[UserError] = []
+        snapshot = takeSnapshot(volumeNode)
+        thread = threading.Thread(target=_writeAndKeepProblem, args=(snapshot, path, problems), daemon=True)
+        thread.start()
+
+        def look() -> None:
+            if thread.is_alive():
+                self._callLater(POLL_MS, look)
+            elif problems:
+                onError(problems[0])
+            else:
+                self._written = (key, path)
+                onDone(path)
+
+        self._callLater(POLL_MS, look)
+
+    def clear(self) -> None:
+        """Delete everything that was written."""
+        self._written = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _forgetWritten(self) -> None:
+        if self._written is not None:
+            # A worker that still reads it keeps it on Windows; it is then deleted with the folder.
+            with contextlib.suppress(OSError):
+                self._written[1].unlink()
+            self._written = None
+
+    @staticmethod
+    def _keyOf(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> object:
+        image = volumeNode.GetImageData()
+        matrix = vtk.vtkMatrix4x4()
+        volumeNode.GetIJKToRASMatrix(matrix)
+        place = tuple(matrix.GetElement(row, column) for row in range(4) for column in range(4))
+        return (volumeNode.GetID(), image.GetMTime(), image.GetPointData().GetScalars().GetMTime(), place)
+
+
+def _writeAndKeepProblem(snapshot: VolumeSnapshot, path: Path, problems: list[UserError]) -> None:
+    try:
+        writeNrrd(snapshot, path)
+    except UserError as error:
+        problems.append(error)
+    except (OSError, ValueError) as error:
+        logging.warning("FedSegSlicer: the volume could not be written: %s", type(error).__name__)
+        problems.append(
+            UserError(
+                "disk.full",
+                _("The volume could not be written to the temporary folder."),
+                _("Free some space on that disk, and try again."),
+            )
+        )

@@ -1,0 +1,149 @@
+"""A worker whenever one is needed: started on the first request, greeted, started again after it has gone."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from . import PROTOCOL, VERSION
+from .Errors import UserError
+from .JsonRpcClient import JsonRpcClient, Progress
+from .RuntimeLocator import RuntimeLocator
+from .Signal import Signal
+from .WorkerProcess import CallLater, WorkerProcessProtocol
+
+CANCEL_PATIENCE_MS = 1500
+
+
+class Request:
+    """A request of a session: survives until it is answered, and can be cancelled at any time."""
+
+    def __init__(self) -> None:
+        self.id: int | None = None
+        self.isCancelled = False
+        self.isDone = False
+
+
+class WorkerSession:
+    """Runs requests on a worker, which it starts when the first one comes.
+
+    Args:
+        locator: says how the worker is started.
+        makeProcess: makes a process object (QtWorkerProcess in Slicer).
+        callLater: see CallLater.
+    """
+
+    def __init__(
+        self, locator: RuntimeLocator, makeProcess: Callable[[], WorkerProcessProtocol], callLater: CallLater
+    ) -> None:
+        self.locator = locator
+        self.started = Signal()
+        self.devices: list[str] = ["auto", "cpu"]
+        self._makeProcess = makeProcess
+        self._callLater = callLater
+        self._process: WorkerProcessProtocol | None = None
+        self._client: JsonRpcClient | None = None
+        self._log: list[str] = []
+
+    def request(
+        self,
+        method: str,
+        params: dict[str, Any],
+        onResult: Callable[[Any], None],
+        onError: Callable[[UserError], None],
+        onProgress: Callable[[Progress], None] | None = None,
+    ) -> Request:
+        """Send a request, starting the worker first if there is none; problems of starting go to ``onError``."""
+        request = Request()
+
+        def done(callback: Callable[[Any], None]) -> Callable[[Any], None]:
+            def call(value: Any) -> None:
+                request.isDone = True
+                # The worker may have finished before it heard of the cancelling.
+                onError(cancelledError()) if request.isCancelled else callback(value)
+
+            return call
+
+        try:
+            client = self._runningClient()
+        except UserError as error:
+            self._callLater(0, lambda error=error: done(onError)(error))
+            return request
+        request.id = client.request(method, params, done(onResult), done(onError), onProgress)
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """Cancel a request; a worker that does not stop within two seconds is ended, which loses nothing."""
+        if request.isDone or request.isCancelled:
+            return
+        request.isCancelled = True
+        if self._client is not None and request.id is not None:
+            self._client.cancel(request.id)
+        self._callLater(CANCEL_PATIENCE_MS, lambda: None if request.isDone else self.stop())
+
+    def stop(self) -> None:
+        """End the worker; open requests fail, the next request starts another."""
+        if self._process is not None:
+            self._process.stop()
+
+    def close(self) -> None:
+        """End the worker for good, and wait the moment that takes; open requests are not answered."""
+        if self._process is not None:
+            self._process.close()
+            self._process = self._client = None
+
+    def isRunning(self) -> bool:
+        """Return whether a worker is running."""
+        return self._process is not None and self._process.isRunning()
+
+    def log(self) -> str:
+        """Return the last lines the worker logged."""
+        return "".join(self._log)
+
+    def _runningClient(self) -> JsonRpcClient:
+        if self._client is not None and self.isRunning():
+            return self._client
+        arguments, environment = self.locator.arguments(), self.locator.environment()
+        process = self._makeProcess()
+        process.logReceived.connect(self._onLog)
+        self._process, self._client = process, JsonRpcClient(process)
+        process.start(arguments, environment)
+        self._client.request(
+            "initialize",
+            {"client": f"FedSegSlicer {VERSION}", "protocol": PROTOCOL},
+            self._onGreeting,
+            self._onNoGreeting,
+        )
+        return self._client
+
+    def _onGreeting(self, greeting: dict[str, Any]) -> None:
+        self.devices = list(greeting["devices"])
+        if greeting["protocol"] != PROTOCOL or greeting["version"] != VERSION:
+            logging.warning("FedSegSlicer %s met worker %s", VERSION, greeting["version"])
+        self.started.emit(versionProblem(greeting))
+
+    def _onNoGreeting(self, error: UserError) -> None:
+        # Whoever asked for something gets this error too; here it only goes to the log.
+        logging.warning("FedSegSlicer: no worker: %s", error.code)
+
+    def _onLog(self, text: str) -> None:
+        self._log = [*self._log[-200:], text]
+
+
+def versionProblem(greeting: dict[str, Any]) -> UserError | None:
+    """Return what is wrong with the worker's versions, None if they are the module's."""
+    from slicer.i18n import tr as _
+
+    if greeting["protocol"] == PROTOCOL and greeting["version"] == VERSION:
+        return None
+    return UserError(
+        "runtime.other-version",
+        _("The module is version {own}, its runtime {other}.").format(own=VERSION, other=greeting["version"]),
+        _("Install the runtime again, so that both are the same."),
+    )
+
+
+def cancelledError() -> UserError:
+    """Return the answer to a request the user cancelled."""
+    from slicer.i18n import tr as _
+
+    return UserError("cancelled", _("Cancelled."), _("Nothing was changed."))
