@@ -13,9 +13,10 @@ from collections.abc import Callable
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
-from FedSegCore.common.errors import CannotDoHereError, FedSegError
+from FedSegCore.common.errors import BadInputError, CannotDoHereError, FedSegError
 from FedSegCore.federation.checks import check_order, check_own_result
 from FedSegCore.federation.messages import (
+    SITE_NAME,
     SiteIntroduction,
     read_order,
     write_failure,
@@ -71,8 +72,11 @@ def _content(message: Message, context: Context, trainer: TrainerPort) -> Record
 
 
 def _introduction(context: Context, description: SiteDescription) -> SiteIntroduction:
+    name = context.node_config.get(SITE_KEY)
+    if not isinstance(name, str) or not SITE_NAME.fullmatch(name):
+        raise BadInputError("site.name", "The site has no usable name.", "Join with an invitation again.")
     return SiteIntroduction(
-        site=str(context.node_config.get(SITE_KEY, "")),
+        site=name,
         modality=description.modality,
         training_cases=description.training_cases,
         validation_cases=description.validation_cases,

@@ -17,7 +17,7 @@ from FedSegCore.federation.tensors import from_record, to_record
 from FedSegCore.learning.results import Arrays, CaseScore, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
 
-SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 Count = Annotated[int, Field(ge=0, le=10**9)]
 
 _CODE = re.compile(r"[a-z0-9-]{1,40}(\.[a-z0-9-]{1,60}){0,3}")
@@ -44,7 +44,7 @@ class SiteIntroduction(_Part):
     """
 
     protocol: int = PROTOCOL
-    site: SiteName
+    site: Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
     modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")]
     training_cases: Count
     validation_cases: Count

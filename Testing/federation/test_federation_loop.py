@@ -277,8 +277,15 @@ def _crash(event):
     raise _Crash
 
 
-@pytest.mark.parametrize("rule", ["flames", "fedavg", "flower"])
-@pytest.mark.parametrize("at", [("round-started", "CT", 3), ("round-closed", "CT", 2), ("site-answered", "CT", 2)])
+@pytest.mark.parametrize(
+    ("rule", "at"),
+    [
+        ("flames", ("round-started", "CT", 3)),
+        ("flames", ("site-answered", "CT", 2)),
+        ("fedavg", ("round-closed", "CT", 2)),
+        ("flower", ("round-closed", "CT", 2)),
+    ],
+)
 def test_a_restarted_server_goes_on_to_the_same_bits(tmp_path, rule, at):
     options = {"strategy": "FedAdam"} if rule == "flower" else {}
     config = federation(rounds=4, aggregation={"rule": rule, "options": options})
