@@ -1,6 +1,6 @@
 """How a site trains in one round."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +30,7 @@ class TrainingConfig(BaseModel):
 
     Attributes:
         loss: a name known to ``FedSegCore.learning.losses``.
+        loss_options: that loss's own parameters (``{"dice_share": 0.3}`` for ``"flames"``), checked when it is built.
         optimiser: AdamW; its state starts anew every round (it would describe another model).
         learning_rate: AdamW's step size in round 1.
         schedule: how it goes on, a name known to ``FedSegCore.learning.schedules``.
@@ -49,6 +50,7 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     loss: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] = "dice_ce"
+    loss_options: dict[str, Any] = {}
     optimiser: Literal["adamw"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
     schedule: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] = "cosine"

@@ -78,7 +78,7 @@ class RoundOfSteps:
         dimensions, training = task.network.dimensions, task.training
         self._sampler = PatchSampler(cohort.training, dimensions, training.patch_size, training.foreground_fraction)
         self._augmentation = Augmentation(task.augmentation, dimensions)
-        self._loss = build_loss(training.loss)
+        self._loss = build_loss(training.loss, training.loss_options)
         self._spacing = _typical_spacing(cohort, dimensions)
         self._batch_size = training.batch_size
         self._lesions = (

@@ -14,8 +14,7 @@ class NetworkOptions(BaseModel):
 
     Attributes:
         norm: ``"instance"`` or ``"group"`` (no state besides the weights, so nothing of a site's intensities is
-            averaged into another's), or ``"batch"``, which needs a policy in aggregation (share | keep local; see
-            ``FedSegCore.networks.registry.batch_norm_names``).
+            averaged into another's), or ``"batch"``, for which aggregation must be told a policy (share | keep local).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

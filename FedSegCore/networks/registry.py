@@ -95,12 +95,6 @@ def forward_for_training(network: torch.nn.Module, images: torch.Tensor) -> tupl
     return logits, logits.new_zeros(())
 
 
-def batch_norm_names(network: torch.nn.Module) -> frozenset[str]:
-    """Return the state-dict names that belong to batch normalisation, for a policy that keeps them at the site."""
-    layers = {name for name, part in network.named_modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)}
-    return frozenset(name for name in network.state_dict() if name.rpartition(".")[0] in layers)
-
-
 def parameter_count(network: torch.nn.Module) -> int:
     """Return how many numbers training can change."""
     return sum(tensor.numel() for tensor in network.parameters() if tensor.requires_grad)

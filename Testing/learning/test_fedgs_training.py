@@ -113,3 +113,11 @@ def test_sd_utnet_trains_all_of_its_parts():
     result = LocalTrainer(task, blob_cohort(), site="a").train_round(start, FIRST)
     still = [name for name in start if np.array_equal(start[name], result.weights[name])]
     assert still == []
+
+
+def test_the_losss_own_parameters_reach_it():
+    results = [one_round(loss="flames", loss_options={"dice_share": share})[1].loss for share in (0.7, 0.3)]
+    assert results[0] != results[1]
+    with pytest.raises(BadInputError) as caught:
+        one_round(loss="flames", loss_options={"dice": 0.3})
+    assert caught.value.code == "loss.options"
