@@ -1,6 +1,8 @@
 """Image files → :class:`Volume`; everything unusable is refused with a code and a remedy."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +117,8 @@ def _load(path: Path, frame: int | None) -> tuple[sitk.Image, str, str | None]:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
         reader.LoadPrivateTagsOff()
-        image = _read_frame(reader, path, source, frame)
+        with _skew_tolerated(path, source):
+            image = _read_frame(reader, source, frame)
     except (RuntimeError, MemoryError) as error:
         raise _unreadable() from error
     named = next((reader.GetMetaData(key) for key in _MODALITY_KEYS if reader.HasMetaDataKey(key)), "")
@@ -143,24 +146,24 @@ def _unreadable() -> BadInputError:
     )
 
 
-def _read_information(reader: sitk.ImageFileReader, path: Path, source: str) -> None:
+@contextmanager
+def _skew_tolerated(path: Path, source: str) -> Iterator[None]:
+    """Let ITK straighten a NIfTI sform that is not quite orthonormal; more skew than rounding is refused."""
+    header = file_checks.read_nifti_header(path) if source == "nifti" else None
+    if header is None or header.sform is None or header.has_qform or len(header.shape) < 3:
+        yield
+        return
+    matrix = header.sform[:, :3]
+    nearest_orthonormal(matrix / np.maximum(np.linalg.norm(matrix, axis=0), 1e-12))
+    os.environ["ITK_NIFTI_SFORM_PERMISSIVE"] = "1"
     try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        sform = file_checks.read_nifti_header(path).sform if source == "nifti" else None
-        if sform is None:
-            raise
-        # ITK refuses an sform that is not quite orthonormal; its permissive mode takes the nearest one that is.
-        nearest_orthonormal(sform[:, :3] / np.maximum(np.linalg.norm(sform[:, :3], axis=0), 1e-12))
-        os.environ["ITK_NIFTI_SFORM_PERMISSIVE"] = "1"
-        try:
-            reader.ReadImageInformation()
-        finally:
-            del os.environ["ITK_NIFTI_SFORM_PERMISSIVE"]
+        yield
+    finally:
+        os.environ.pop("ITK_NIFTI_SFORM_PERMISSIVE", None)
 
 
-def _read_frame(reader: sitk.ImageFileReader, path: Path, source: str, frame: int | None) -> sitk.Image:
-    _read_information(reader, path, source)
+def _read_frame(reader: sitk.ImageFileReader, source: str, frame: int | None) -> sitk.Image:
+    reader.ReadImageInformation()
     size = list(reader.GetSize())
     complex_kinds = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
     if reader.GetPixelID() in complex_kinds:

@@ -29,22 +29,29 @@ def is_identity(positions: npt.NDArray[np.float64], count: int) -> bool:
     return len(positions) == count and bool(np.abs(positions - np.arange(count)).max() < _TIE)
 
 
-def linear_weights(positions: npt.NDArray[np.float64], count: int, *, padded: bool) -> npt.NDArray[np.float32]:
-    """Return the (new, old) float32 matrix of linear interpolation, widened to an average where voxels get fewer.
+def linear_taps(
+    positions: npt.NDArray[np.float64], count: int, *, padded: bool
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """Return which old voxels make each new one and how much of each, two arrays (new, taps); rows add up to 1.
+
+    Linear interpolation, widened to a weighted average where voxels get fewer.
 
     Args:
         positions: where the new voxels lie, in old voxels.
         count: number of old voxels.
-        padded: whether the old voxels are surrounded by zeros; else the outermost ones go on outwards.
+        padded: whether the old voxels are surrounded by zeros (rows may then add up to less); else the outermost ones
+            go on outwards.
     """
     step = float(positions[1] - positions[0]) if len(positions) > 1 else 1.0
     width = max(1.0, step)
-    margin = int(np.ceil(width + max(0.0, -positions.min(), positions.max() - count + 1))) + 1 if padded else 0
     at = positions if padded else np.clip(positions, 0, count - 1)
-    old = np.arange(-margin, count + margin)
+    old = np.ceil(at - width)[:, None] + np.arange(2 * int(np.ceil(width)))
     weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - old) / width)
+    inside = (old >= 0) & (old < count)
+    if not padded:
+        weights *= inside
     weights /= weights.sum(1, keepdims=True)
-    return weights[:, margin : margin + count].astype(np.float32)
+    return np.clip(old, 0, count - 1).astype(np.intp), (weights * inside).astype(np.float32)
 
 
 def nearest_indices(positions: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
@@ -52,14 +59,17 @@ def nearest_indices(positions: npt.NDArray[np.float64], count: int) -> npt.NDArr
     return np.clip(np.floor(positions + 0.5 - _TIE), 0, count - 1).astype(np.intp)
 
 
-def apply_weights(array: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], axis: int) -> Array:
-    """Return ``array`` (c, k, j, i), float32 and contiguous, with ``axis`` 1, 2 or 3 multiplied by ``weights``."""
-    if axis == 3:
-        return array @ weights.T
-    if axis == 2:
-        return weights @ array
-    channels, count, rows, columns = array.shape
-    return (weights @ array.reshape(channels, count, -1)).reshape(channels, len(weights), rows, columns)
+def _mix(array: npt.NDArray[np.float32], positions: npt.NDArray[np.float64], axis: int, *, padded: bool) -> Array:
+    """Return float32 ``array`` (c, k, j, i) interpolated along ``axis`` 1, 2 or 3."""
+    indices, weights = linear_taps(positions, array.shape[axis], padded=padded)
+    shape = [1] * array.ndim
+    shape[axis] = -1
+    out = np.take(array, indices[:, 0], axis) * weights[:, 0].reshape(shape)
+    for tap in range(1, indices.shape[1]):
+        part = np.take(array, indices[:, tap], axis)
+        part *= weights[:, tap].reshape(shape)
+        out += part
+    return out
 
 
 def take_nearest(array: Array, source: Grid, target: Grid) -> Array:
@@ -73,10 +83,9 @@ def take_nearest(array: Array, source: Grid, target: Grid) -> Array:
 def interpolate(array: Array, source: Grid, target: Grid, *, padded: bool = False) -> npt.NDArray[np.float32]:
     """Return ``array`` (c, k, j, i) of ``source`` linearly interpolated at ``target``, float32."""
     out = np.ascontiguousarray(array, np.float32)
-    by_axis = list(enumerate(axis_positions(source, target), start=1))
+    axes = list(enumerate(axis_positions(source, target), start=1))
     # Axes that shrink come first: the work then runs on fewer voxels.
-    for axis, positions in sorted(by_axis, key=lambda item: len(item[1]) / array.shape[item[0]]):
+    for axis, positions in sorted(axes, key=lambda item: len(item[1]) / array.shape[item[0]]):
         if not is_identity(positions, out.shape[axis]):
-            weights = linear_weights(positions, out.shape[axis], padded=padded and axis > 1)
-            out = apply_weights(out, weights, axis)
+            out = _mix(out, positions, axis, padded=padded and axis > 1)
     return out

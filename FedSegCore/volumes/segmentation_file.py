@@ -95,7 +95,7 @@ def read_segments(path: Path | str) -> list[dict[str, Any]]:
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-        segments = []
+        segments: list[dict[str, Any]] = []
         while reader.HasMetaDataKey(f"Segment{len(segments)}_ID"):
             prefix = f"Segment{len(segments)}_"
             segments.append(_segment({key: _field(reader, prefix + key) for key in _KEYS}))
