@@ -20,6 +20,7 @@ EventKind = Literal[
     "round-closed",
     "group-finished",
     "finished",
+    "failed",
 ]
 
 

@@ -8,7 +8,7 @@ from flwr.serverapp import Grid
 
 from FedSegCore.common.errors import FedSegError
 from FedSegCore.federation.events import Event, EventLog
-from FedSegCore.federation.messages import SiteIntroduction, read_introduction, write_query
+from FedSegCore.federation.messages import SITE_NAME, SiteIntroduction, read_introduction, write_query
 from FedSegCore.federation.software import PROTOCOL, app_fingerprint, flower_minor, software_versions
 
 LOOK_EVERY_S = 1.0
@@ -154,6 +154,9 @@ class Membership:
         if registered:
             # the name given at admission counts, whatever a node says
             introduction = introduction.model_copy(update={"site": registered})
+        if not SITE_NAME.fullmatch(introduction.site):
+            self._refuse(node_id, "", "site.name", "was registered under a name that cannot be used", now)
+            return
         code, why = self._objection(node_id, introduction)
         if code:
             self._refuse(node_id, introduction.site, code, why, now)

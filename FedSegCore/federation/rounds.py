@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from FedSegCore.common.errors import BadInputError, CannotDoHereError
+from FedSegCore.common.errors import BadInputError, CannotDoHereError, FedSegError
 from FedSegCore.common.files import write_text
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.aggregation.registry import build_rule
@@ -81,13 +81,22 @@ class FederationLoop:
         self._groups: dict[str, Group] = {}
 
     def run(self) -> None:
-        """Run until every group has ended.
+        """Run until every group has ended; what ends it early is told as a ``"failed"`` event too.
 
         Raises:
             CannotDoHereError: ``federation.no-sites``: nobody came within the join deadline.
             BadInputError: ``federation.batch-norm-policy`` …: the configuration does not fit the network.
             CancelledError: cancelled; the state of the last closed rounds is on disk.
         """
+        try:
+            self._run()
+        except FedSegError as error:
+            self._log.emit(Event("failed", f"{error.what} {error.remedy}", code=error.code))
+            raise
+        self._log.emit(Event("finished", "The federation has finished.", data={"groups": sorted(self._groups)}))
+        self._progress.update(1.0, "The federation has finished")
+
+    def _run(self) -> None:
         for name in self._store.groups():
             self._add_group(name, self._store.load(name))
         started = self._clock()
@@ -103,8 +112,6 @@ class FederationLoop:
                 )
             if not happened:
                 self._sleep(self._poll_s)
-        self._log.emit(Event("finished", "The federation has finished.", data={"groups": sorted(self._groups)}))
-        self._progress.update(1.0, "The federation has finished")
 
     def _step(self) -> bool:
         happened = self._members.update()

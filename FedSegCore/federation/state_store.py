@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from safetensors import SafetensorError
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.files import whole_folder, write_json, write_text
@@ -158,7 +159,7 @@ class GroupStateStore:
             return None
         try:
             return self._read(self._folder / group / str(json.loads(pointer.read_text(encoding="utf-8"))["folder"]))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise BadInputError(
                 "federation.state-unreadable",
                 f"The saved state of group {group} cannot be read.",

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from federation_helpers import AddingTrainer, Run, federation
+from flwr.proto.node_pb2 import NodeInfo
 from numpy.testing import assert_array_equal
 
 from FedSegCore.common.errors import BadInputError, CancelledError, CannotDoHereError
@@ -110,6 +111,15 @@ def test_a_nan_that_slips_through_the_sites_own_check_is_stopped_at_the_server(t
     assert outcome.groups["CT"].model["b"][0] == 1.0
 
 
+@pytest.mark.parametrize(("rule", "moved"), [("median", 2.0), ("trimmed_mean", 2.0), ("krum", 1.0)])
+def test_robust_rules_read_the_updates_back_from_files(tmp_path, rule, moved):
+    options = {"beta": 0.34} if rule == "trimmed_mean" else {}
+    config = federation(rounds=1, aggregation={"rule": rule, "options": options})
+    steps = {"a": 1.0, "b": 2.0, "c": 1000.0}
+    outcome = finish(Run(tmp_path, config, {name: AddingTrainer(step=step) for name, step in steps.items()}))
+    assert_array_equal(outcome.groups["CT"].model["a"], np.full((2, 3), moved, np.float32))
+
+
 def test_a_late_site_does_not_hold_the_round_beyond_its_deadline(tmp_path):
     run = Run(tmp_path, federation(), {"fast": AddingTrainer(step=1.0), "slow": AddingTrainer(step=9.0)})
     run.nodes["slow"].silent = True
@@ -211,6 +221,7 @@ def test_nobody_at_all_is_an_error_after_the_join_deadline(tmp_path):
     with pytest.raises(CannotDoHereError) as error:
         Run(tmp_path, federation(), {}).loop().run()
     assert error.value.code == "federation.no-sites"
+    assert [event["code"] for event in read_events(tmp_path / "events.jsonl")] == ["federation.no-sites"]
 
 
 def test_a_second_node_with_a_sites_name_is_refused(tmp_path):
@@ -230,6 +241,20 @@ def _named_a(grid):
         return made
 
     return context
+
+
+def test_the_name_given_at_admission_counts_whatever_a_node_says(tmp_path):
+    run = Run(tmp_path, federation(rounds=1), {"says-a": AddingTrainer(), "says-b": AddingTrainer()})
+    names = {2: "Clinic A", 3: "../b"}
+    unnamed = run.grid.get_nodes
+
+    def named():
+        return [NodeInfo(node_id=node.node_id, name=names[node.node_id]) for node in unnamed()]
+
+    run.grid.get_nodes = named
+    outcome = finish(run)
+    assert list(outcome.groups["CT"].members) == ["Clinic A"]
+    assert [event.code for event in run.kinds("site-refused")] == ["site.name"]
 
 
 def test_who_is_asked_can_be_chosen_per_round(tmp_path):
@@ -269,12 +294,12 @@ def test_events_are_json_lines_in_the_runs_folder(tmp_path):
     assert len(read_events(tmp_path / "events.jsonl")) == 6
 
 
-class _Crash(Exception):
+class _CrashError(Exception):
     pass
 
 
 def _crash(event):
-    raise _Crash
+    raise _CrashError
 
 
 @pytest.mark.parametrize(
@@ -296,7 +321,7 @@ def test_a_restarted_server_goes_on_to_the_same_bits(tmp_path, rule, at):
     whole = finish(Run(tmp_path / "whole", config, sites()))
     broken = Run(tmp_path / "broken", config, sites())
     broken.hooks[at] = _crash
-    with pytest.raises(_Crash):
+    with pytest.raises(_CrashError):
         broken.loop().run()
     resumed = finish(Run(tmp_path / "broken", config, sites()))
     for name, group in whole.groups.items():

@@ -5,16 +5,16 @@ import numpy.typing as npt
 
 from FedSegCore.federation.aggregation.folding import FloatSums, FoldingRule, WeightedSum, is_averaged
 from FedSegCore.federation.aggregation.rule import Aggregate, Arrays, SiteUpdate
-
-PREFIX = "fedgs/"
-"""Extras ``"fedgs/<tensor>"`` hold C_k, the sum of η_t·d_t over the round's steps (w moves by −d_t)."""
+from FedSegCore.learning.results import FEDGS_PREFIX
 
 _MOMENTUM = "momentum/"
 
 
 def accumulated_update(update: SiteUpdate, model: Arrays) -> dict[str, npt.NDArray[np.generic]]:
     """Return C_k by tensor name; raises ValueError where there is none or it does not fit ``model``."""
-    found = {name.removeprefix(PREFIX): array for name, array in update.extras.items() if name.startswith(PREFIX)}
+    found = {
+        name.removeprefix(FEDGS_PREFIX): array for name, array in update.extras.items() if name.startswith(FEDGS_PREFIX)
+    }
     if not found:
         raise ValueError("the site sent no accumulated update")
     for name, array in found.items():

@@ -1,0 +1,184 @@
+"""Real networks trained by real trainers through the real server loop and client apps, in one process."""
+
+import numpy as np
+import pytest
+from federation_helpers import AddingTrainer, federation, make_model
+from numpy.testing import assert_array_equal
+
+from FedSegCore.common.errors import BadInputError, CancelledError
+from FedSegCore.common.progress import Progress
+from FedSegCore.federation.events import read_events
+from FedSegCore.federation.federated_run import run_in_process
+from FedSegCore.federation.initial_model import initial_model
+from FedSegCore.federation.outcome import FederationOutcome
+from FedSegCore.federation.publishing import last_scores, publish_outcome
+from FedSegCore.learning.cohort import Cohort, PreparedCase
+from FedSegCore.models.release import open_release
+from FedSegCore.models.signing import load_or_make_key, public_key_of
+from FedSegCore.networks.config import NetworkConfig
+from FedSegCore.volumes.volume import Grid
+
+SHAPE = (6, 32, 32)
+
+
+def case(seed: int) -> PreparedCase:
+    """A bright box in noise."""
+    generator = np.random.default_rng(seed)
+    image = generator.normal(0.3, 0.05, SHAPE)
+    labels = np.zeros(SHAPE, np.uint8)
+    start = generator.integers(4, 16, size=2)
+    box = (slice(1, 5), slice(start[0], start[0] + 12), slice(start[1], start[1] + 12))
+    image[box], labels[box] = 0.9, 1
+    return PreparedCase(
+        f"case-{seed}", f"patient-{seed}", image[None].astype(np.float16), labels, Grid(SHAPE, (1.0, 1.0, 2.0)), (1,)
+    )
+
+
+def cohort(first: int) -> Cohort:
+    return Cohort((case(first), case(first + 1)), (case(first + 2),))
+
+
+def small(**changes):
+    entries = {
+        "rounds": 4,
+        "aggregation": {"rule": "flames"},
+        "networks": {"default": NetworkConfig(dimensions=2, options={"channels": [8, 16]})},
+        "training": {
+            "patch_size": (1, 32, 32),
+            "batch_size": 4,
+            "steps_per_round": 8,
+            "learning_rate": 1e-2,
+            "final_learning_rate": 1e-3,
+        },
+        "augmentation": {"spatial": None, "gin": None},
+    }
+    return federation(**{**entries, **changes})
+
+
+def sites():
+    return {"ct-1": ("CT", cohort(0)), "ct-2": ("CT", cohort(10)), "mr-1": ("MR", cohort(20))}
+
+
+def same(one: FederationOutcome, other: FederationOutcome) -> None:
+    assert one.groups.keys() == other.groups.keys()
+    for name, group in one.groups.items():
+        for tensor, array in group.model.items():
+            assert_array_equal(other.groups[name].model[tensor], array)
+        times = {"seconds": {}, "answer_seconds": 0.0}
+        assert [row.model_copy(update=times) for row in group.history] == [
+            row.model_copy(update=times) for row in other.groups[name].history
+        ]
+
+
+def test_sites_learn_a_model_per_modality_and_it_is_published(tmp_path):
+    progress = []
+    outcome = run_in_process(small(), sites(), tmp_path / "run", Progress(lambda f, stage: progress.append((f, stage))))
+    assert set(outcome.groups) == {"CT", "MR"}
+    for group in outcome.groups.values():
+        dice = {row["round"]: [] for row in group.score_rows()}
+        for row in group.score_rows():
+            dice[row["round"]].append(row["dice"])
+        assert np.mean(dice[4]) > 0.8 > np.mean(dice[1])
+    assert progress[-1][0] == 1.0
+    assert [f for f, _ in progress] == sorted(f for f, _ in progress)
+
+    key = load_or_make_key(tmp_path / "key")
+    paths = publish_outcome(outcome, tmp_path / "releases", key)
+    release = open_release(paths["CT"], trusted={public_key_of(key)})
+    card = release.card
+    assert (card.name, card.version, card.rule, card.rounds) == ("test-CT", 1, "flames", 4)
+    assert [(site.site, site.training_cases, site.rounds_answered) for site in card.sites] == [
+        ("ct-1", 2, 4),
+        ("ct-2", 2, 4),
+    ]
+    assert list(card.modalities) == ["CT"]
+    liver = next(score for score in card.scores if score.metric == "dice")
+    last = [row["dice"] for row in outcome.groups["CT"].score_rows() if row["round"] == 4]
+    assert (liver.label, liver.cases) == ("liver", 2)
+    assert liver.mean == pytest.approx(np.mean(last))
+    assert liver.standard_deviation == pytest.approx(np.std(last))
+    for name, array in release.weights().items():
+        assert_array_equal(array, outcome.groups["CT"].model[name])
+
+
+def test_a_cancelled_run_goes_on_to_the_same_bits(tmp_path):
+    whole = run_in_process(small(), sites(), tmp_path / "whole")
+    progress = Progress()
+
+    def cancel(event):
+        if event.event == "round-started" and event.round_number == 3:
+            progress.cancel()
+
+    with pytest.raises(CancelledError):
+        run_in_process(small(), sites(), tmp_path / "cut", progress, on_event=cancel)
+    assert FederationOutcome.load(tmp_path / "cut").groups["CT"].rounds == 2
+    same(whole, run_in_process(small(), sites(), tmp_path / "cut"))
+
+
+@pytest.mark.parametrize(
+    "aggregation", [{"rule": "fedgs"}, {"rule": "flames", "options": {"update": "fedgs"}}, {"rule": "fedavg"}]
+)
+def test_fedgs_sites_send_what_the_rules_ask_for(tmp_path, aggregation):
+    training = {**small().training.model_dump(), "fedgs": {"log_base": 10.0, "threshold": 5.0}}
+    config = small(rounds=1, aggregation=aggregation, training=training, grouping="together")
+    outcome = run_in_process(config, sites(), tmp_path)
+    assert [row.code for row in outcome.groups["all"].history] == ["", "", ""]
+    start = initial_model(config.network_of("all", "CT"), config.seed)
+    moved = [name for name, array in outcome.groups["all"].model.items() if not np.array_equal(array, start[name])]
+    assert set(moved) == set(start)
+
+
+def test_a_rule_whose_sites_send_too_little_says_so(tmp_path):
+    outcome = run_in_process(
+        federation(rounds=1, aggregation={"rule": "fedgs"}), {"ct": AddingTrainer()}, tmp_path, make_model=make_model
+    )
+    assert outcome.groups == {}
+    codes = [event["code"] for event in read_events(tmp_path / "events.jsonl") if event["event"] == "site-failed"]
+    assert codes == ["reply.refused-by-rule"] * 3
+
+
+def test_batch_norm_stays_local_where_it_is_said(tmp_path):
+    networks = {"default": NetworkConfig(dimensions=2, options={"channels": [8, 16], "norm": "batch"})}
+    with pytest.raises(BadInputError) as error:
+        run_in_process(small(networks=networks), sites(), tmp_path / "unsaid")
+    assert error.value.code == "federation.batch-norm-policy"
+    aggregation = {"rule": "fedavg", "options": {"batch_norm": "local"}}
+    outcome = run_in_process(small(networks=networks, aggregation=aggregation, rounds=2), sites(), tmp_path / "said")
+    group = outcome.groups["CT"]
+    one, two = group.model_of("ct-1"), group.model_of("ct-2")
+    differing = {name for name in one if not np.array_equal(one[name], two[name])}
+    means = {name for name in one if name.endswith("running_mean")}
+    assert means
+    assert means <= differing
+    assert all(any(name.startswith(mean.removesuffix("running_mean")) for mean in means) for name in differing)
+
+
+def test_the_first_model_depends_on_the_seed_only(tmp_path):
+    import torch
+
+    network = NetworkConfig(dimensions=2, options={"channels": [8, 16]})
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    one = initial_model(network, 5)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    for name, array in initial_model(network, 5).items():
+        assert_array_equal(array, one[name])
+    assert any(not np.array_equal(array, one[name]) for name, array in initial_model(network, 6).items())
+
+
+def test_nothing_is_published_of_a_run_without_a_closed_round(tmp_path):
+    with pytest.raises(BadInputError, match=r"release\.nothing-to-publish"):
+        publish_outcome(FederationOutcome(federation(), {}), tmp_path, load_or_make_key(tmp_path / "key"))
+    with pytest.raises(BadInputError, match=r"federation\.no-run"):
+        FederationOutcome.load(tmp_path)
+
+
+def test_scores_on_the_card_are_each_sites_last(tmp_path):
+    trainers = {"a": AddingTrainer(), "b": AddingTrainer(wrong={3: "raise"})}
+    outcome = run_in_process(federation(), trainers, tmp_path, make_model=make_model)
+    # a's last is of round 3 (0.3), b's of round 2 (0.2)
+    dice = next(score for score in last_scores(outcome.groups["CT"]) if score.metric == "dice")
+    assert dice.mean == pytest.approx(0.25)
+    assert dice.standard_deviation == pytest.approx(0.05)
+    assert dice.cases == 2
