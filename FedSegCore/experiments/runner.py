@@ -18,7 +18,8 @@ from FedSegCore.experiments.data import SiteCases
 from FedSegCore.experiments.runs import CohortSite, federation_and_member, federations_of
 from FedSegCore.experiments.scoring import as_rows, score_cases
 from FedSegCore.federation.config import FederationConfig
-from FedSegCore.federation.federated_run import FederationOutcome, run_in_process
+from FedSegCore.federation.federated_run import run_in_process
+from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.learning.cohort import Cohort
 from FedSegCore.models.release import software_versions
 
