@@ -18,6 +18,7 @@ EventKind = Literal[
     "site-answered",
     "site-failed",
     "round-closed",
+    "round-failed",
     "group-finished",
     "finished",
     "failed",

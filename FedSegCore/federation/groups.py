@@ -237,13 +237,14 @@ class Group:
 
     def _failed(self) -> None:
         self._failed_in_row += 1
-        self._tell("round-closed", "no site gave a usable answer; the round is tried again", answered=[])
+        self._tell("round-failed", "no site gave a usable answer")
         if self._failed_in_row >= FAILED_ROUNDS_ALLOWED:
             self._end("group.all-failed", f"no usable answer in {self._failed_in_row} tries")
 
     def _end(self, code: str, why: str) -> None:
         self.state = replace(self.state, ended=code)
-        self._tell("group-finished", f"ended after {self.state.round_number} rounds: {why}", code=code)
+        done = self.state.round_number
+        self._tell("group-finished", f"ended after {done} rounds: {why}", number=done, code=code)
 
     def _tell_failed(self, row: SiteRound) -> None:
         self._tell(

@@ -214,6 +214,8 @@ def test_a_group_in_which_everything_fails_ends_after_three_tries(tmp_path):
     outcome = finish(run)
     assert outcome.groups["CT"].rounds == 1
     assert [event.code for event in run.kinds("group-finished")] == ["group.all-failed"]
+    assert [event.round_number for event in run.kinds("round-failed")] == [2, 2, 2]
+    assert [event.round_number for event in run.kinds("round-closed")] == [1]
     assert len([event for event in run.kinds("site-failed") if event.round_number == 2]) == 3
 
 
