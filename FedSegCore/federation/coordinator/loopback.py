@@ -25,6 +25,7 @@ from FedSegCore.federation.site.node import SiteProcesses, SiteState
 
 _CONNECT_LIMIT_S = 120.0
 _TICK_S = 0.2
+_SITE_POLL_S = 0.5
 _RUN = "run"
 
 _log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class LoopbackFederation:
                         "device": device,
                         "threads": share,
                         "round_limit_s": round_limit_s,
+                        "poll_s": _SITE_POLL_S,
                     }
                 ),
                 self.coordinator.authority_certificate,

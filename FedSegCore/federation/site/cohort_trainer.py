@@ -1,5 +1,7 @@
 """The site's trainer behind the socket: the cohort is read and prepared once and kept between rounds."""
 
+import logging
+
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.site.cohort_file import load_cohort, read_cohort_file
 from FedSegCore.federation.site.folder import SiteFolder
@@ -9,8 +11,12 @@ from FedSegCore.learning.cohort import Cohort
 from FedSegCore.learning.results import Arrays, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
 from FedSegCore.learning.trainer import LocalTrainer
+from FedSegCore.volumes.labels import LabelContract
+from FedSegCore.volumes.preprocessing import Preprocessing
 
 _PREPARING = 0.1
+
+_log = logging.getLogger(__name__)
 
 
 class CohortTrainer:
@@ -24,8 +30,8 @@ class CohortTrainer:
         self._folder = folder
         self._site = folder.settings().name
         self._device = choose_device(folder.settings().device)
-        self._cohort: tuple[str, Cohort] | None = None
-        self._trainer: tuple[str, LocalTrainer] | None = None
+        self._cohort: tuple[tuple[Preprocessing, LabelContract, int], Cohort] | None = None
+        self._trainer: LocalTrainer | None = None
 
     def describe(self) -> SiteDescription:
         """Return what the site tells of its cohort; raises BadInputError for an unusable cohort file."""
@@ -35,19 +41,26 @@ class CohortTrainer:
     def train_round(
         self, task: TrainingTask, weights: Arrays, request: RoundRequest, progress: Progress
     ) -> RoundResult:
-        """Train one round; what the cohort file says is read again only when the task changes how images are read."""
+        """Train one round; the images are read again only when the cohort file or the way of preparing them changes."""
         trainer = self._trainer_for(task, progress.part(0.0, _PREPARING))
         return trainer.train_round(weights, request, progress.part(_PREPARING, 1.0))
 
     def _trainer_for(self, task: TrainingTask, progress: Progress) -> LocalTrainer:
-        key = task.model_dump_json()
-        if self._trainer is None or self._trainer[0] != key:
-            cohort = self._cohort_for(task, progress)
-            self._trainer = (key, LocalTrainer(task, cohort, site=self._site, device=self._device))
-        return self._trainer[1]
+        cohort = self._cohort_for(task, progress)
+        if self._trainer is None or self._trainer.task != task or self._trainer.cohort is not cohort:
+            self._trainer = LocalTrainer(task, cohort, site=self._site, device=self._device)
+        return self._trainer
 
     def _cohort_for(self, task: TrainingTask, progress: Progress) -> Cohort:
-        key = task.preprocessing.model_dump_json() + task.contract.model_dump_json()
+        file = self._folder.cohort
+        written = file.stat().st_mtime_ns if file.exists() else 0
+        key = (task.preprocessing, task.contract, written)
         if self._cohort is None or self._cohort[0] != key:
-            self._cohort = (key, load_cohort(self._folder.cohort, task.preprocessing, task.contract, progress))
+            cohort = load_cohort(file, task.preprocessing, task.contract, progress)
+            for aside in cohort.set_aside:
+                _log.warning("case %s is not used [%s]: %s", aside.case_id, aside.code, aside.reason)
+            if not cohort.training:
+                # not kept: once the images can be read, the next round uses them
+                return cohort
+            self._cohort = (key, cohort)
         return self._cohort[1]

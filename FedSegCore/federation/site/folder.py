@@ -24,6 +24,7 @@ class SiteSettings(BaseModel):
         device: where the trainer computes.
         threads: CPU threads of the trainer; None leaves it to the libraries.
         round_limit_s: a round of training that takes longer is given up.
+        poll_s: how often the SuperNode asks the coordinator whether there is something to do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,7 @@ class SiteSettings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     round_limit_s: Annotated[float, Field(gt=0.0)] = 4 * 3600.0
+    poll_s: Annotated[float, Field(ge=0.1, le=60.0)] = 3.0
 
 
 class ApprovedBundles(BaseModel):

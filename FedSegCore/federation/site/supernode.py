@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 from FedSegCore.federation.client_app import SITE_KEY
@@ -11,7 +12,24 @@ from FedSegCore.federation.flower_version import require_flower
 from FedSegCore.federation.process_group import follow_parent
 from FedSegCore.federation.site.folder import SiteFolder
 
-_NEEDED = {"flwr.supernode.cli.flower_supernode": ("flower_supernode",)}
+_NEEDED = {
+    "flwr.supernode.cli.flower_supernode": ("flower_supernode",),
+    "flwr.supernode.start_client_internal": ("time", "start_client_internal"),
+}
+_FLOWERS_POLL_S = 3
+
+
+class _Clock:
+    """Stands for the module ``time`` in Flower's loop, whose pause between two looks is a constant."""
+
+    def __init__(self, poll_s: float) -> None:
+        self._poll_s = poll_s
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(self._poll_s if seconds == _FLOWERS_POLL_S else seconds)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(time, name)
 
 
 def main() -> None:
@@ -23,9 +41,10 @@ def main() -> None:
     arguments = parser.parse_args()
     os.umask(0o077)
     folder = SiteFolder.open(arguments.folder)
-    (cli,) = require_flower(_NEEDED)
+    cli, loop = require_flower(_NEEDED)
     follow_parent(arguments.parent_pid)
     settings = folder.settings()
+    loop.time = _Clock(settings.poll_s)
     sys.argv = [
         "flower-supernode",
         *("--superlink", settings.coordinator),

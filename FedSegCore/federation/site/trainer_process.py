@@ -38,7 +38,7 @@ _FORMER_ROUND_S = 60.0
 _WATCHDOG_GRACE_S = 60.0
 _OVERRUN_EXIT = 75
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("FedSegCore.federation.site.trainer_process")
 
 
 class TrainerServer:
