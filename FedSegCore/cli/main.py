@@ -9,6 +9,7 @@ import typer
 
 from FedSegCore import __version__
 from FedSegCore.cli import coordinator, site
+from FedSegCore.cli.gin import gin
 from FedSegCore.cli.inspect import inspect
 from FedSegCore.cli.output import console
 from FedSegCore.cli.segment import segment
@@ -37,6 +38,7 @@ def build_app() -> typer.Typer:
     app.command()(segment)
     app.command()(worker)
     app.command()(inspect)
+    app.command()(gin)
     app.add_typer(coordinator.app, name="coordinator")
     app.add_typer(site.app, name="site")
     return app

@@ -64,7 +64,7 @@ def test_rotation_angles_fill_the_range_asked_for():
 def test_rotation_keeps_shapes_in_mm_when_the_spacing_is_told():
     # A ball in the middle of thick slices stays a ball under rotation about all axes, if and only if spacing is known.
     spacing = (1.0, 1.0, 4.0)
-    image, label = ball((12, 48, 48), spacing, radius=14.0)
+    image, label = ball((16, 48, 40), spacing, radius=14.0)
     config = SpatialConfig(probability=1.0, rotation_degrees=60.0, scaling=0.0, shift_fraction=0.0)
     moves = SpatialAugmentation(config, 3)
     told, _ = moves(image[None, None], label[None], sample_generator(5), spacing=spacing)
