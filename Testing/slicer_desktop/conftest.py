@@ -46,3 +46,62 @@ def clean_desktop():
     slicer.app.processEvents()
     slicer.mrmlScene.Clear(False)
     assert not pythonqt.slot_errors, f"raised in a slot: {pythonqt.slot_errors}"
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with small signed releases of untrained networks: CT in two versions, MR in one.
+
+    The first CT version works on fine voxels and takes a few seconds, the others on coarse ones and take a moment.
+    """
+    import torch
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from FedSegCore.models.release import publish_release
+    from FedSegCore.networks.config import NetworkConfig
+    from FedSegCore.networks.registry import build_network
+    from FedSegCore.phantoms.torso import TORSO_CONTRACT
+    from FedSegCore.volumes.preprocessing import DEFAULT_PREPROCESSING
+
+    folder = tmp_path_factory.mktemp("releases")
+    key = Ed25519PrivateKey.generate()
+    config = NetworkConfig(
+        out_channels=len(TORSO_CONTRACT.labels) + 1, options={"channels": (4, 8, 8), "residual_units": 0}
+    )
+    coarse = {"spacing": (6.0, 6.0, 6.0)}
+    for name, modality, seed, change in (
+        ("tiny-CT", "CT", 1, {}), ("tiny-CT", "CT", 2, coarse), ("tiny-MR", "MR", 3, coarse)
+    ):  # fmt: skip
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = build_network(config)
+        fields = {
+            "name": name,
+            "modalities": {modality: DEFAULT_PREPROCESSING[modality].model_copy(update=change)},
+            "contract": TORSO_CONTRACT,
+            "network": config,
+            "patch_size": (32, 64, 64),
+            "federation": "tests",
+            "rule": "fedavg",
+            "rounds": 1,
+        }
+        publish_release(folder, fields, {n: t.numpy() for n, t in network.state_dict().items()}, key)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return generated patients' images and labels: ``CT``, ``CT.labels``, ``MR``, ``MR.labels`` as NRRD files."""
+    from FedSegCore.phantoms.torso import TORSO_CONTRACT, make_patient
+    from FedSegCore.volumes.segmentation_file import write_segmentation
+    from FedSegCore.volumes.writing import write_volume
+
+    folder = tmp_path_factory.mktemp("patients")
+    files = {}
+    for modality in ("CT", "MR"):
+        patient = make_patient(modality, 11, size="test")
+        files[modality] = folder / f"{modality}.nii.gz"
+        files[f"{modality}.labels"] = folder / f"{modality}.seg.nrrd"
+        write_volume(patient.image, files[modality])
+        write_segmentation(patient.labels, TORSO_CONTRACT, files[f"{modality}.labels"])
+    return files

@@ -133,6 +133,6 @@ def start(temporary: Path) -> Application:
     for scope in (QtCore.QSettings.Scope.UserScope, QtCore.QSettings.Scope.SystemScope):
         QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, scope, str(temporary))
     slicer.mrmlScene = core.scene
-    slicer.modules = SimpleNamespace()
+    slicer.modules = SimpleNamespace(segmentations=SimpleNamespace(logic=lambda: core.segmentations_logic))
     slicer.app = Application(core, temporary)
     return slicer.app
