@@ -9,6 +9,7 @@ import typer
 
 from FedSegCore import __version__
 from FedSegCore.cli import coordinator, site
+from FedSegCore.cli.demo import demo
 from FedSegCore.cli.gin import gin
 from FedSegCore.cli.inspect import inspect
 from FedSegCore.cli.output import console
@@ -35,6 +36,7 @@ def build_app() -> typer.Typer:
     """Return the command line with all sub-commands."""
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     app.callback()(_root)
+    app.command()(demo)
     app.command()(segment)
     app.command()(worker)
     app.command()(inspect)
