@@ -6,6 +6,7 @@ import torch
 
 from FedSegCore.augmentation.config import GinConfig
 from FedSegCore.augmentation.gin import apply_gin, draw_gin
+from FedSegCore.augmentation.seeds import sample_generator
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.progress import Progress
 from FedSegCore.volumes.modality import detect_modality
@@ -39,13 +40,11 @@ def write_gin_samples(params: "GinPreviewParams", progress: Progress) -> dict[st
         raise BadInputError("gin.bad-settings", "These GIN settings do not fit.", "Go back to the defaults.") from error
     write_volume(original, params.folder / "original.nrrd")
     image = torch.from_numpy(original.array.copy())[None]
-    generator = torch.Generator().manual_seed(params.seed)
-    drawn = draw_gin(config, image.shape[1], params.samples, 3, generator)
     samples = []
     for number in range(params.samples):
         part = progress.part(0.3 + 0.7 * number / params.samples, 0.3 + 0.7 * (number + 1) / params.samples)
         part.update(0.0, f"sample {number + 1} of {params.samples}")
-        own = drawn.select(torch.tensor([number]))
+        own = draw_gin(config, image.shape[1], 1, 3, sample_generator(params.seed, number))
         names = {"image": f"sample-{number + 1}.nrrd", "parameters": f"sample-{number + 1}.safetensors"}
         write_volume(original.with_array(apply_gin(image, own)[0].numpy()), params.folder / names["image"])
         own.save(params.folder / names["parameters"])
