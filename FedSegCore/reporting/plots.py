@@ -1,0 +1,204 @@
+"""Diagrams as SVG that takes the page's text colour, so that it reads in light, dark and print."""
+
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+Rgb = tuple[int, int, int]
+
+_INK = "#010203"
+"""Stands for the page's text colour until the SVG is written."""
+
+_CYCLE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6a4f", "#8c6bb1")
+"""Okabe and Ito's colours, which people with colour-blindness can tell apart."""
+
+_MARKERS = "osD^vPX*"
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fedseg",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.parse_math": False,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _INK,
+    "grid.alpha": 0.18,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+}
+
+
+def curves(
+    rows: Sequence[Row],
+    *,
+    x: str,
+    y: str,
+    panel: str,
+    line: str,
+    x_label: str,
+    y_label: str,
+    colours: Mapping[str, Rgb] | None = None,
+    y_range: tuple[float, float] | None = None,
+    columns: int = 3,
+) -> str:
+    """Return an SVG with one small diagram per ``panel`` and in it one curve per ``line``.
+
+    Args:
+        rows: plain rows; x and y are numbers, rows whose y is None or not finite are left out.
+        x: key of the horizontal value, such as ``"round"``; several rows with the same x are averaged.
+        y: key of the vertical value, such as ``"dice"``.
+        panel: key that splits into diagrams, such as ``"site"``.
+        line: key that splits into curves, such as ``"label"``.
+        x_label: words under the horizontal axis.
+        y_label: words beside the vertical axis.
+        colours: RGB 0..255 by line name; others come from a colour-blind-safe cycle.
+        y_range: limits of the vertical axis; None fits the values.
+        columns: diagrams beside one another.
+
+    Raises:
+        ValueError: no row has a value to draw.
+    """
+    kept = _with_values(rows, (y,))
+    panels, lines = _distinct(kept, panel), _distinct(kept, line)
+    paints = _paints(lines, colours)
+    columns = min(columns, len(panels))
+    count = -(-len(panels) // columns)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(count, columns, squeeze=False, sharey=True)
+        for spare in axes.ravel()[len(panels) :]:
+            spare.set_axis_off()
+        for place, name in zip(axes.ravel(), panels, strict=False):
+            place.set_title(str(name), loc="left")
+            for n, curve in enumerate(lines):
+                points = _means([r for r in kept if r[panel] == name and r[line] == curve], x, y)
+                if points:
+                    place.plot(
+                        *zip(*points, strict=True),
+                        color=paints[curve],
+                        marker=_MARKERS[n % len(_MARKERS)],
+                        ms=3,
+                        lw=1.5,
+                    )
+            if y_range is not None:
+                place.set_ylim(*y_range)
+            place.xaxis.get_major_locator().set_params(integer=True)
+            place.set_xlabel(x_label)
+        for row in axes:
+            row[0].set_ylabel(y_label)
+        _legend(figure, axes.ravel()[0], lines, paints, columns)
+
+    return _svg(draw, (3.1 * columns + 0.4, 2.3 * count + 0.5))
+
+
+def grouped_dots(
+    rows: Sequence[Row],
+    *,
+    category: str,
+    series: str,
+    value: str,
+    value_label: str,
+    colours: Mapping[str, Rgb] | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> str:
+    """Return an SVG with one column of dots per category and series: every row a dot, their mean a bar.
+
+    Args:
+        rows: plain rows; rows whose value is None or not finite are left out.
+        category: key of the horizontal groups, such as ``"label"``.
+        series: key of what is compared in each group, such as ``"setting"``.
+        value: key of the number.
+        value_label: words beside the vertical axis.
+        colours: RGB 0..255 by series name.
+        value_range: limits of the vertical axis; None fits the values.
+
+    Raises:
+        ValueError: no row has a value to draw.
+    """
+    kept = _with_values(rows, (value,))
+    categories, names = _distinct(kept, category), _distinct(kept, series)
+    paints = _paints(names, colours)
+    step = 0.8 / len(names)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for c, group in enumerate(categories):
+            for n, name in enumerate(names):
+                values = np.array([r[value] for r in kept if r[category] == group and r[series] == name], float)
+                if not values.size:
+                    continue
+                centre = c - 0.4 + step * (n + 0.5)
+                # Spread evenly, not at random: the same rows give the same picture.
+                aside = (np.arange(values.size) - (values.size - 1) / 2) * min(0.05, 0.6 * step / values.size)
+                axes.plot(centre + aside, values, marker="o", ms=3.5, ls="", color=paints[name], alpha=0.6)
+                axes.hlines(values.mean(), centre - 0.42 * step, centre + 0.42 * step, color=paints[name], lw=2.5)
+        axes.set_xticks(range(len(categories)), [str(c) for c in categories])
+        axes.grid(False, axis="x")
+        axes.set_ylabel(value_label)
+        if value_range is not None:
+            axes.set_ylim(*value_range)
+        _legend(figure, axes, names, paints, 4)
+
+    return _svg(draw, (max(5.0, 0.5 + len(categories) * (0.5 + 0.28 * len(names))), 3.2))
+
+
+def _with_values(rows: Sequence[Row], keys: Iterable[str]) -> list[Row]:
+    kept = [r for r in rows if all(r[k] is not None and np.isfinite(r[k]) for k in keys)]
+    if not kept:
+        raise ValueError("there is nothing to draw: no row has a value")
+    return kept
+
+
+def _distinct(rows: Sequence[Row], key: str) -> list[Any]:
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def _means(rows: Sequence[Row], x: str, y: str) -> list[tuple[float, float]]:
+    places = sorted({float(row[x]) for row in rows})
+    return [(place, float(np.mean([row[y] for row in rows if row[x] == place]))) for place in places]
+
+
+def _paints(names: Sequence[Any], colours: Mapping[str, Rgb] | None) -> dict[Any, str]:
+    given = {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in (colours or {}).items()}
+    return {name: given.get(name, _CYCLE[n % len(_CYCLE)]) for n, name in enumerate(names)}
+
+
+def _legend(figure: Figure, axes: Axes, names: Sequence[Any], paints: Mapping[Any, str], columns: int) -> None:
+    handles = [
+        axes.plot([], [], color=paints[name], marker=_MARKERS[n % len(_MARKERS)], ms=5, lw=1.5)[0]
+        for n, name in enumerate(names)
+    ]
+    figure.legend(handles, [str(n) for n in names], loc="outside upper left", ncols=max(2, columns * 2))
+
+
+def _svg(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    text = stream.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    # Matplotlib gives a fixed size; without it the picture follows the width of the page, up to a readable size.
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 style="max-width: {size[0] * 100:.0f}px"', text, count=1)
+    return text.replace(_INK, "currentColor")
