@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from FedSegCore import __version__
+from FedSegCore.common.files import sha256_of
 from FedSegCore.common.progress import Progress
 from FedSegCore.worker.environment import available_devices, package_versions
 
@@ -181,7 +182,8 @@ class Methods:
             modality=params.modality,
             frame=params.frame,
         )
-        return segment_file(self._segmenters[params.device], order, progress)
+        done = segment_file(self._segmenters[params.device], order, progress)
+        return {**done, "sha256": sha256_of(params.output)}
 
     def _gin_preview(self, params: GinPreviewParams, progress: Progress) -> dict[str, Any]:
         progress.update(0.0, "starting")

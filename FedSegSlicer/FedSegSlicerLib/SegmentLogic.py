@@ -257,7 +257,7 @@ class SegmentLogic:
             return
         self.progressed.emit(Progress(1.0, _("showing the result"), None))
         try:
-            node = loadResult(path, volumeNode, result["release"])
+            node = loadResult(path, result["sha256"], volumeNode, result["release"])
         except UserError as error:
             self._fail(number, error)
             return

@@ -1,5 +1,6 @@
 """The worker's segmentation as one node in the scene, in its place and shown."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,23 +41,30 @@ def findResult(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> "slicer.vtkMRMLS
 
 
 def loadResult(
-    path: Path, volumeNode: "slicer.vtkMRMLScalarVolumeNode", release: str
+    path: Path, sha256: str, volumeNode: "slicer.vtkMRMLScalarVolumeNode", release: str
 ) -> "slicer.vtkMRMLSegmentationNode":
     """Read the worker's ``.seg.nrrd`` into the volume's result node, made on the first run, replaced on later ones.
 
     The node gets the volume's reference geometry, its place beside the volume in the subject hierarchy, and is left
     without closed surface until ``showResult``.
 
+    Args:
+        path: the file.
+        sha256: what the worker says the file's hash is.
+        volumeNode: what was segmented.
+        release: what segmented it.
+
     Raises:
         UserError: ``result.unreadable``; the former result is untouched.
     """
+    _checkFile(path, sha256)
     scene = volumeNode.GetScene()
     loaded = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     try:
         storage = slicer.vtkMRMLSegmentationStorageNode()
         storage.SetFileName(str(path))
         if not storage.ReadData(loaded):
-            raise UserError("result.unreadable", _("The worker's result could not be read."), _("Try again."))
+            raise _unreadable()
         node = findResult(volumeNode) or scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
         node.GetSegmentation().DeepCopy(loaded.GetSegmentation())
     finally:
@@ -69,6 +77,24 @@ def loadResult(
     node.CreateDefaultDisplayNodes()
     _placeBeside(node, volumeNode)
     return node
+
+
+def _checkFile(path: Path, sha256: str) -> None:
+    # Slicer's storage node ends the whole application on a file that is cut short.
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise _unreadable() from error
+    if found != sha256:
+        raise _unreadable()
+
+
+def _unreadable() -> UserError:
+    return UserError(
+        "result.unreadable",
+        _("The worker's result could not be read."),
+        _("Try again; if it happens again, look whether the temporary folder's disk is full."),
+    )
 
 
 def _placeBeside(node: "slicer.vtkMRMLSegmentationNode", volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> None:

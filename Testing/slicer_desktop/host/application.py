@@ -132,6 +132,7 @@ def start(temporary: Path) -> Application:
     QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
     for scope in (QtCore.QSettings.Scope.UserScope, QtCore.QSettings.Scope.SystemScope):
         QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, scope, str(temporary))
+    core.register_module_logic(slicer.vtkSlicerSequencesLogic())  # SlicerApp leaves it out
     slicer.mrmlScene = core.scene
     slicer.modules = SimpleNamespace(segmentations=SimpleNamespace(logic=lambda: core.segmentations_logic))
     slicer.app = Application(core, temporary)
