@@ -1,13 +1,18 @@
 """``fedseg gin``: see what the augmentation does to an image before trusting it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from FedSegCore.cli.output import console, emit_json, progress_bar
 from FedSegCore.common.errors import BadInputError, UsageError
+from FedSegCore.common.progress import Progress
+
+if TYPE_CHECKING:
+    from FedSegCore.augmentation.quality import GinSamples
+    from FedSegCore.volumes.preparation import Prepared
 
 
 def gin(
@@ -32,22 +37,9 @@ def gin(
     from FedSegCore.augmentation.config import GinConfig
     from FedSegCore.augmentation.quality import gin_samples
     from FedSegCore.augmentation.quality_picture import write_gin_grid
-    from FedSegCore.volumes.modality import detect_modality
-    from FedSegCore.volumes.preparation import prepare
-    from FedSegCore.volumes.preprocessing import DEFAULT_PREPROCESSING
-    from FedSegCore.volumes.reading import read_volume
 
     with progress_bar("GIN") as progress:
-        progress.update(0.0, "reading")
-        volume = read_volume(image, modality=modality, frame=frame)
-        chosen = detect_modality(volume).modality
-        if chosen not in DEFAULT_PREPROCESSING:
-            known = ", ".join(DEFAULT_PREPROCESSING)
-            raise BadInputError(
-                "modality.unsupported", f"{chosen} images are not known here.", f"Give --modality, one of {known}."
-            )
-        progress.update(0.1, "preparing")
-        prepared = prepare(volume, DEFAULT_PREPROCESSING[chosen])
+        prepared, chosen = _prepared(image, modality, frame, progress.part(0.0, 0.2))
         slices = prepared.grid.shape[0]
         if slice_index is not None and slice_index >= slices:
             raise UsageError(
@@ -67,14 +59,36 @@ def gin(
         progress.update(1.0, "done")
     console.print(f"{samples} samples of slice {drawn.slice_index} ({chosen}) are in {escape(out.name)}.")
     if as_json:
-        rows = [
-            {
-                "sample": sample.number,
-                "alpha": sample.alpha,
-                "histogram_distance": sample.histogram_distance,
-                "correlation": sample.correlation,
-                "edges": sample.edges,
-            }
-            for sample in drawn.samples
-        ]
-        emit_json({"modality": chosen, "seed": seed, "slice": drawn.slice_index, "samples": rows})
+        emit_json({"modality": chosen, "seed": seed, "slice": drawn.slice_index, "samples": _rows(drawn)})
+
+
+def _prepared(path: Path, modality: str | None, frame: int | None, progress: Progress) -> "tuple[Prepared, str]":
+    """Return the image as a network gets it, and its modality."""
+    from FedSegCore.volumes.modality import detect_modality
+    from FedSegCore.volumes.preparation import prepare
+    from FedSegCore.volumes.preprocessing import DEFAULT_PREPROCESSING
+    from FedSegCore.volumes.reading import read_volume
+
+    progress.update(0.0, "reading")
+    volume = read_volume(path, modality=modality, frame=frame)
+    chosen = detect_modality(volume).modality
+    if chosen not in DEFAULT_PREPROCESSING:
+        known = ", ".join(DEFAULT_PREPROCESSING)
+        raise BadInputError(
+            "modality.unsupported", f"{chosen} images are not known here.", f"Give --modality, one of {known}."
+        )
+    progress.update(0.5, "preparing")
+    return prepare(volume, DEFAULT_PREPROCESSING[chosen]), chosen
+
+
+def _rows(drawn: "GinSamples") -> list[dict[str, Any]]:
+    return [
+        {
+            "sample": sample.number,
+            "alpha": sample.alpha,
+            "histogram_distance": sample.histogram_distance,
+            "correlation": sample.correlation,
+            "edges": sample.edges,
+        }
+        for sample in drawn.samples
+    ]
