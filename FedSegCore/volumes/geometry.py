@@ -123,7 +123,9 @@ def orientation_code(grid: Grid) -> str:
 def reorient(volume: Volume, code: str = "LPS") -> Volume:
     """Return the volume with its axes reordered and flipped (no interpolation) so that i, j, k point to ``code``."""
     orientation = Orientation.towards(volume.grid, code)
-    return replace(volume, array=orientation.apply(volume.array), grid=orientation.grid(volume.grid))
+    return replace(
+        volume, array=np.ascontiguousarray(orientation.apply(volume.array)), grid=orientation.grid(volume.grid)
+    )
 
 
 def grid_with_spacing(grid: Grid, spacing: tuple[float | None, float | None, float | None]) -> Grid:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from FedSegCore.volumes.pixels import evenly_spread
 from FedSegCore.volumes.volume import Volume
 
 Array = npt.NDArray[Any]
@@ -40,8 +41,7 @@ def detect_modality(volume: Volume) -> ModalityGuess:
         return ModalityGuess(volume.modality, 1.0, said)
     if volume.channels > 1:
         return _of_colour(volume.array)
-    values = np.ravel(volume.array, order="K")
-    values = values[:: -(-values.size // _SAMPLE) | 1]
+    values = evenly_spread(volume.array, _SAMPLE)
     return _of_hounsfield(values) or _of_grey(volume, values)
 
 

@@ -1,5 +1,6 @@
 """Voxels as read from a file → channels and a number type the rest works with."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ def compact(array: Array) -> Array:
                 return array.astype(kind)
     with np.errstate(over="ignore"):
         return array.astype(np.float32)
+
+
+def evenly_spread(array: Array, most: int) -> Array:
+    """Return at most ``most`` values of ``array``, evenly spread and from every row and column; all if it is small."""
+    step = -(-array.size // most)
+    while math.gcd(step, array.shape[-1]) > 1:
+        step += 1
+    return np.ravel(array, order="K")[::step]
 
 
 def finite(array: Array) -> tuple[Array, int]:

@@ -119,10 +119,8 @@ def intensity_range(array: npt.NDArray[Any], preprocessing: Preprocessing) -> tu
             )
         return low, high
     assert preprocessing.percentiles is not None
-    values = np.ravel(array, order="K")
-    # An odd step that shares no factor with usual matrix sizes, so that every column is met.
-    step = -(-values.size // _SAMPLE) | 1
-    low, high = (float(value) for value in np.percentile(values[::step], preprocessing.percentiles))
+    values = pixels.evenly_spread(array, _SAMPLE)
+    low, high = (float(value) for value in np.percentile(values, preprocessing.percentiles))
     if not low < high:
         low, high = float(array.min()), float(array.max())
     if not low < high:

@@ -12,6 +12,7 @@ from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.volumes import file_checks, pixels
 from FedSegCore.volumes.dicom import is_time_series, read_dicom_folder
 from FedSegCore.volumes.geometry import checked_grid, nearest_orthonormal
+from FedSegCore.volumes.pictures import picture_format, read_picture
 from FedSegCore.volumes.volume import Grid, Vector, Volume
 
 _SOURCES = {
@@ -19,8 +20,6 @@ _SOURCES = {
     "NrrdImageIO": "nrrd",
     "MetaImageIO": "metaimage",
     "GDCMImageIO": "dicom",
-    "PNGImageIO": "png",
-    "JPEGImageIO": "jpeg",
 }
 _MODALITY_KEYS = ("0008|0060", "modality", "Modality", "DICOM.Modality")
 _FORMATS = "NIfTI, NRRD, MetaImage, DICOM, PNG or JPEG"
@@ -79,7 +78,7 @@ def read_label_map(path: Path | str) -> Volume:
     Raises:
         BadInputError: as :func:`read_volume`, or ``labels.not-integers``, ``labels.several-layers``.
     """
-    image, source, _ = _load(Path(path), None)
+    image, source, _ = _load(Path(path), None, labels=True)
     array = _voxels(image)
     if array.shape[0] > 1 and not (array[1:3] == array[:1]).all():
         raise BadInputError(
@@ -99,7 +98,7 @@ def read_label_map(path: Path | str) -> Volume:
     return Volume(array.astype(kind), _grid(image, source, None), source=source)
 
 
-def _load(path: Path, frame: int | None) -> tuple[sitk.Image, str, str | None]:
+def _load(path: Path, frame: int | None, *, labels: bool = False) -> tuple[sitk.Image, str, str | None]:
     """Return the image (three axes at most), where it comes from, and the modality it names."""
     # ITK warns on the process's stderr, with paths; what matters is checked and refused here.
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -108,11 +107,13 @@ def _load(path: Path, frame: int | None) -> tuple[sitk.Image, str, str | None]:
         return _only_frame(image, frame), "dicom", _modality_code(named)
     if not path.is_file():
         raise BadInputError("image.missing", "There is no such image file.", "Check the name and the folder.")
+    picture = picture_format(path)
+    if picture is not None:
+        array = read_picture(path, numbers=labels)
+        return _only_frame(sitk.GetImageFromArray(array, isVector=array.ndim == 3), frame), picture, None
     source = _source_of(path)
     if source == "nifti":
         file_checks.check_nifti(path)
-    elif source == "jpeg":
-        file_checks.check_jpeg(path)
     try:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))

@@ -38,3 +38,18 @@ def test_people_read_words_and_refusals_have_a_code(tmp_path):
     assert "Traceback" not in done.stderr
     assert str(tmp_path) not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_damaged_picture_does_not_speak_on_stdout(tmp_path):
+    """JPEG decoders like to print; with --json stdout belongs to programs."""
+    noise = np.random.default_rng(1).integers(0, 255, (40, 60)).astype(np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(noise), str(tmp_path / "a.jpg"))
+    data = (tmp_path / "a.jpg").read_bytes()
+    at = data.index(b"\xff\xda") + 40
+    for name, damaged in {"data": data[:at] + b"\xff\xc4\x01" + data[at:], "tail": data[:-300] + data[-2:]}.items():
+        (tmp_path / f"{name}.jpg").write_bytes(damaged)
+        done = fedseg(str(tmp_path / f"{name}.jpg"), "--json")
+        assert done.returncode in (0, 3)
+        lines = done.stdout.splitlines()
+        assert len(lines) == (1 if done.returncode == 0 else 0)
+        assert all(json.loads(line)["source"] == "jpeg" for line in lines)

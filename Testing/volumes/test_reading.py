@@ -1,12 +1,14 @@
 """Every kind of file becomes the right volume or a coded refusal."""
 
 import gzip
+import random
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
 from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.volumes.reading import read_label_map, read_volume
@@ -144,6 +146,21 @@ def colour(shape=(20, 30)) -> np.ndarray:
     array[..., 0], array[..., 1], array[..., 2] = 200, 100, 50
     array[: shape[0] // 2] //= 2
     return array
+
+
+def test_palettes_transparency_and_depths(tmp_path):
+    labels = (np.arange(600).reshape(20, 30) % 4).astype(np.uint8)
+    indexed = Image.fromarray(labels, "P")
+    indexed.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    indexed.save(tmp_path / "labels.png")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "labels.png").array[0, 0], labels)
+    assert read_volume(tmp_path / "labels.png").channels == 3
+    Image.merge("LA", [Image.fromarray(labels * 60)] * 2).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_volume(tmp_path / "grey.png").array[0, 0], labels * 60)
+    Image.fromarray(labels.astype(np.uint16) * 20000).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(read_volume(tmp_path / "deep.png").array[0, 0], labels.astype(int) * 20000)
+    Image.fromarray(labels > 0).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_label_map(tmp_path / "mask.png").array[0, 0], labels > 0)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
@@ -336,3 +353,26 @@ def test_compressed_header_only_is_truncated(tmp_path):
     path = save(tmp_path, picture(numbers()), "a.nii.gz")
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:360]))
     assert refusal(path) == "image.truncated"
+
+
+def test_damage_anywhere_gives_a_volume_or_a_refusal(tmp_path, capfd):
+    rng = random.Random(11)
+    grey = sitk.GetImageFromArray((np.arange(900).reshape(30, 30) % 251).astype(np.uint8))
+    originals = {
+        path.name: path.read_bytes()
+        for name in ("a.nii", "a.nii.gz", "a.nrrd", "a.mha", "a.png", "a.jpg")
+        for path in [save(tmp_path, grey if name[2:] in ("png", "jpg") else picture(numbers()), name)]
+    }
+    for _ in range(150):
+        name, data = rng.choice(list(originals.items()))
+        damaged = bytearray(data)
+        for _ in range(rng.choice((1, 2, 8))):
+            damaged[rng.randrange(min(len(damaged), 500))] = rng.randrange(256)
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            volume = read_volume(tmp_path / name)
+        except BadInputError:
+            continue
+        assert np.isfinite(volume.grid.affine()).all()
+        assert np.isfinite(volume.array).all()
+    assert str(tmp_path) not in capfd.readouterr().err
