@@ -198,7 +198,8 @@ def _svg(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     text = stream.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    # Matplotlib gives a fixed size; without it the picture follows the width of the page, up to a readable size.
+    # Matplotlib gives a fixed size; a page wants a drawing as wide as itself, within what can be read.
+    limits = f"max-width: {size[0] * 100:.0f}px; min-width: {size[0] * 68:.0f}px"
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 style="max-width: {size[0] * 100:.0f}px"', text, count=1)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 style="{limits}"', text, count=1)
     return text.replace(_INK, "currentColor")
