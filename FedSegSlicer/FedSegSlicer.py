@@ -130,20 +130,25 @@ class FedSegSlicerLogic(ScriptedLoadableModuleLogic):
                 return scene.GetNodeByID(shown)
         return scene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
 
-    def makeSegmentLogic(self) -> "object":
-        """Return a SegmentLogic with a worker of its own, run by Slicer's event loop."""
+    def makeSession(self) -> "object":
+        """Return a WorkerSession run by Slicer's event loop; its worker starts with the first request."""
         import qt
         from FedSegSlicerLib.QtWorkerProcess import QtWorkerProcess
         from FedSegSlicerLib.RuntimeLocator import RuntimeLocator
-        from FedSegSlicerLib.SegmentLogic import SegmentLogic
         from FedSegSlicerLib.Settings import RUNTIME, readSetting
-        from FedSegSlicerLib.VolumeExchange import VolumeExchange
         from FedSegSlicerLib.WorkerSession import WorkerSession
 
         locator = RuntimeLocator(lambda: readSetting(RUNTIME), slicer.util.startupEnvironment)
+        return WorkerSession(locator, QtWorkerProcess, qt.QTimer.singleShot)
+
+    def makeSegmentLogic(self) -> "object":
+        """Return a SegmentLogic with a worker of its own."""
+        import qt
+        from FedSegSlicerLib.SegmentLogic import SegmentLogic
+        from FedSegSlicerLib.VolumeExchange import VolumeExchange
+
         callLater = qt.QTimer.singleShot
-        session = WorkerSession(locator, QtWorkerProcess, callLater)
-        return SegmentLogic(session, VolumeExchange(callLater), callLater)
+        return SegmentLogic(self.makeSession(), VolumeExchange(callLater), callLater)
 
 
 class FedSegSlicerTest(ScriptedLoadableModuleTest):

@@ -131,6 +131,7 @@ class SegmentLogic:
         self._request: Request | None = None
         self._run = 0
         self._inspection = 0
+        self._listing = 0
 
     def inspect(self, volumeNode: "vtkMRMLScalarVolumeNode") -> None:
         """Find out the volume's modality; ``inspected`` gets (Inspection or UserError) of the last volume asked for."""
@@ -160,16 +161,19 @@ class SegmentLogic:
             self._callLater(0, lambda error=error: tell(error))
 
     def listReleases(self, folder: str) -> None:
-        """List the releases in a folder; ``releasesListed`` gets ([Release ...], UserError or None)."""
+        """List a folder's releases; ``releasesListed`` gets ([Release ...], UserError or None) of the last folder."""
+        self._listing += 1
+        number = self._listing
+
+        def tell(releases: list[Release], error: UserError | None) -> None:
+            if number == self._listing:
+                self.releasesListed.emit(releases, error)
 
         def answer(result: dict[str, Any]) -> None:
             broken = [UserError(entry["code"], entry["cause"], entry["remedy"]) for entry in result["broken"]]
-            releases = [Release.fromWorker(row) for row in result["releases"]]
-            self.releasesListed.emit(releases, broken[0] if broken else None)
+            tell([Release.fromWorker(row) for row in result["releases"]], broken[0] if broken else None)
 
-        self.session.request(
-            "releases", {"folder": folder}, onResult=answer, onError=lambda error: self.releasesListed.emit([], error)
-        )
+        self.session.request("releases", {"folder": folder}, answer, lambda error: tell([], error))
 
     def segment(
         self, volumeNode: "vtkMRMLScalarVolumeNode", modality: str, release: str, releasesFolder: str, device: str
@@ -229,6 +233,7 @@ class SegmentLogic:
         """End the worker, delete the files, and say nothing more."""
         self._run += 1
         self._inspection += 1
+        self._listing += 1
         self.state, self._request = State.IDLE, None
         self.session.close()
         self._exchange.clear()

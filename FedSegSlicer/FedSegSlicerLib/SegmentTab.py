@@ -61,8 +61,9 @@ class SegmentTab:
 
     def cleanup(self) -> None:
         """End everything; the widgets are about to be destroyed."""
-        self.setParameters(None)
+        self.logic.session.started.disconnect(self._onWorkerStarted)
         self.logic.close()
+        self.setParameters(None)
 
     # Set-up
 
