@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -155,7 +156,11 @@ class LocalGrid(Grid):
 
 
 def _over_the_wire(message: Message) -> Message:
-    return message_from_proto(message_to_proto(message))
+    """Take ``message`` apart into Flower's content-addressed objects and put it together again, as the wire does."""
+    contents = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
+    arrived: Message = inflate_object_from_contents(message.object_id, contents)
+    arrived.metadata.__dict__["_message_id"] = message.metadata.message_id
+    return arrived
 
 
 def _error(message: Message, code: int, reason: str) -> Message:

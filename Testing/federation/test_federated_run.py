@@ -3,15 +3,19 @@
 import numpy as np
 import pytest
 from federation_helpers import AddingTrainer, federation, make_model
+from flwr.app import Context, RecordDict
 from numpy.testing import assert_array_equal
 
 from FedSegCore.common.errors import BadInputError, CancelledError
 from FedSegCore.common.progress import Progress
+from FedSegCore.federation.client_app import make_client_app
 from FedSegCore.federation.events import read_events
-from FedSegCore.federation.federated_run import run_in_process
+from FedSegCore.federation.federated_run import CohortTrainer, run_in_process
 from FedSegCore.federation.initial_model import initial_model
+from FedSegCore.federation.local_grid import LocalGrid, LocalNode
 from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.publishing import last_scores, publish_outcome
+from FedSegCore.federation.server_app import app
 from FedSegCore.learning.cohort import Cohort, PreparedCase
 from FedSegCore.models.release import open_release
 from FedSegCore.models.signing import load_or_make_key, public_key_of
@@ -99,6 +103,21 @@ def test_sites_learn_a_model_per_modality_and_it_is_published(tmp_path):
     assert liver.standard_deviation == pytest.approx(np.std(last))
     for name, array in release.weights().items():
         assert_array_equal(array, outcome.groups["CT"].model[name])
+
+
+def test_flowers_server_app_runs_the_federation_of_its_run(tmp_path, monkeypatch):
+    config = small(rounds=2)
+    folder = tmp_path / "runs" / "first"
+    folder.mkdir(parents=True)
+    (folder / "federation.json").write_text(config.model_dump_json())
+    monkeypatch.setenv("FEDSEG_RUNS", str(tmp_path / "runs"))
+    nodes = {
+        name: LocalNode(make_client_app(CohortTrainer(name, *site, progress=Progress())))
+        for name, site in sites().items()
+    }
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={"run": "first"})
+    app(LocalGrid(nodes), context)
+    same(FederationOutcome.load(folder), run_in_process(config, sites(), tmp_path / "in-process"))
 
 
 def test_a_cancelled_run_goes_on_to_the_same_bits(tmp_path):
