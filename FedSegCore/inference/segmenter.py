@@ -4,19 +4,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.progress import Progress
 from FedSegCore.inference.devices import choose_device
 from FedSegCore.inference.predictor import Predictor, make_predictor
+from FedSegCore.inference.restoring import most_probable
 from FedSegCore.inference.weights import load_weights
 from FedSegCore.models.release import Release
 from FedSegCore.networks.registry import build_network
 from FedSegCore.volumes.labels import LabelContract
-from FedSegCore.volumes.preparation import Prepared, prepare, restore_labels, restore_scores
+from FedSegCore.volumes.preparation import Prepared, prepare, restore_labels
 from FedSegCore.volumes.volume import Volume
 
 SCORES_BYTES = 2 * 2**30
@@ -134,32 +133,5 @@ def predict_labels(
         labels = restore_labels(predictor.labels(prepared.image, predicting), prepared)
         return labels, {}
     scores = predictor.probabilities(prepared.image, predicting)
-    return _most_probable(scores, prepared, contract, restoring)
-
-
-def _most_probable(
-    scores: npt.NDArray[np.float16], prepared: Prepared, contract: LabelContract, progress: Progress
-) -> tuple[Volume, dict[str, float]]:
-    """Resample every channel's probability back and keep the highest, one channel at a time.
-
-    Probabilities, not labels, go back: a border between two voxels of the network's grid then falls where the
-    probabilities cross, not on the nearest voxel's edge, and no thin structure is lost to rounding. One channel at a
-    time keeps memory at three images however many labels there are.
-    """
-    restored = restore_scores(scores[:1], prepared)
-    best = restored.array
-    labels = np.zeros(best.shape, np.uint8)
-    for label in contract.labels:
-        progress.update(label.value / len(scores), "back to the image's own grid")
-        array = restore_scores(scores[label.value : label.value + 1], prepared).array
-        higher = array > best
-        labels[higher] = label.value
-        np.copyto(best, array, where=higher)
-    counts = np.bincount(labels.ravel(), minlength=len(scores))
-    sums = np.bincount(labels.ravel(), weights=best.ravel(), minlength=len(scores))
-    confidence = {
-        label.name: min(1.0, float(sums[label.value] / counts[label.value]))
-        for label in contract.labels
-        if counts[label.value]
-    }
-    return restored.with_array(labels), confidence
+    labels, found = most_probable(scores, prepared, restoring)
+    return labels, {label.name: found[label.value] for label in contract.labels if label.value in found}

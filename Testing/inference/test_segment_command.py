@@ -297,7 +297,7 @@ def test_ctrl_c_ends_within_two_seconds_and_leaves_no_file(releases, tmp_path):
         process.send_signal(signal.SIGINT)
         sent = time.monotonic()
         _, words = process.communicate(timeout=30)
-        assert time.monotonic() - sent < 4.0  # two seconds, on an idle machine
+        assert time.monotonic() - sent < 6.0  # under two seconds where nothing else runs
     finally:
         process.kill()
     assert process.returncode == 130, words
