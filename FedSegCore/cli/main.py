@@ -10,6 +10,7 @@ import typer
 from FedSegCore import __version__
 from FedSegCore.cli import coordinator, site
 from FedSegCore.cli.demo import demo
+from FedSegCore.cli.experiment import experiment
 from FedSegCore.cli.gin import gin
 from FedSegCore.cli.inspect import inspect
 from FedSegCore.cli.output import console
@@ -37,6 +38,7 @@ def build_app() -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     app.callback()(_root)
     app.command()(demo)
+    app.command()(experiment)
     app.command()(segment)
     app.command()(worker)
     app.command()(inspect)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from FedSegCore.common.errors import BadInputError
-from FedSegCore.common.files import write_json
+from FedSegCore.common.files import whole_folder, write_json
 from FedSegCore.common.progress import Progress
 from FedSegCore.experiments.config import ExperimentConfig
 from FedSegCore.experiments.data import SiteCases
@@ -20,8 +20,10 @@ from FedSegCore.experiments.scoring import as_rows, score_cases
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.federated_run import run_in_process
 from FedSegCore.federation.outcome import FederationOutcome
+from FedSegCore.federation.publishing import publish_outcome
 from FedSegCore.learning.cohort import Cohort
 from FedSegCore.models.release import software_versions
+from FedSegCore.models.signing import load_or_make_key
 
 TRAINING_SHARE = 0.9
 """Share of a run's progress bar that training takes; scoring takes the rest."""
@@ -86,13 +88,13 @@ class ExperimentRun:
         write_json(self.folder / "results.json", results)
         return results
 
-    def federation_folder(self, setting: str, seed: int, federation: str) -> Path:
-        """Return where the state of one federation of a run is kept."""
-        return self.folder / "runs" / f"{setting}-seed{seed}" / federation
+    def _run_folder(self, setting: str, seed: int) -> Path:
+        """Return where a run is kept: one folder per federation, and ``run.json`` when it is done."""
+        return self.folder / "runs" / f"{setting}-seed{seed}"
 
     def run_one(self, setting: str, seed: int, progress: Progress) -> dict[str, Any]:
         """Run one setting with one seed, or return what an earlier call left: seconds, curves and rows."""
-        done = self.folder / "runs" / f"{setting}-seed{seed}" / "run.json"
+        done = self._run_folder(setting, seed) / "run.json"
         if done.is_file():
             loaded: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
             return loaded
@@ -123,10 +125,21 @@ class ExperimentRun:
         for number, (name, members) in enumerate(federations.items()):
             part = progress.part(number / len(federations), (number + 1) / len(federations))
             sites = {member: (site.modality, site.cohort) for member, site in members.items()}
-            folder = self.federation_folder(setting, seed, name)
+            folder = self._run_folder(setting, seed) / name
             folder.mkdir(parents=True, exist_ok=True)
             outcomes[name] = run_in_process(config, sites, folder, part, device=self.device)
         return outcomes
+
+    def publish(self) -> Path:
+        """Publish the group models of the default setting's first seed, once, and return the folder of releases."""
+        releases = self.folder / "releases"
+        if not releases.exists():
+            key = load_or_make_key(self.folder / "release.key")
+            federations = self._run_folder(self.config.default, self.config.seeds[0])
+            with whole_folder(releases) as beside:
+                for federation in sorted(path for path in federations.iterdir() if path.is_dir()):
+                    publish_outcome(FederationOutcome.load(federation), beside, key)
+        return releases
 
     def _prepared(self, config: FederationConfig) -> list[CohortSite]:
         """Return the sites' images prepared for ``config``; kept, since most settings prepare alike."""
