@@ -38,8 +38,8 @@ def child_environment(home: Path, threads: int | None = None) -> dict[str, str]:
         "FLWR_HOME": str(home),
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
-        # Our SuperExec asks on loopback only, so it may ask often; this saves about half a second a message.
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
+        # Our SuperExec asks on loopback only, so it may ask often; this saves a quarter of a second a message.
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH")))),
     }
@@ -89,7 +89,7 @@ def stop_trees(roots: Iterable["subprocess.Popen[bytes]"], grace_s: float = 6.0)
     family = _families(running)
     for root in running:
         root.terminate()
-    _, stubborn = psutil.wait_procs(family, timeout=grace_s)
+    stubborn = _still_alive(family, grace_s)
     # Looked up once more: a process may have started another while it was being stopped.
     late = {child for process in stubborn for child in _children(process)}
     for process in {*stubborn, *late}:
@@ -97,9 +97,19 @@ def stop_trees(roots: Iterable["subprocess.Popen[bytes]"], grace_s: float = 6.0)
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs([*stubborn, *late], timeout=grace_s)
     for root in running:
         root.wait()
+    _still_alive([*stubborn, *late], grace_s)
+
+
+def _still_alive(family: Sequence[psutil.Process], limit_s: float) -> list[psutil.Process]:
+    """Wait until all have ended and return those that have not; zombies count as ended, whoever should reap them."""
+    deadline = time.monotonic() + limit_s
+    alive = [process for process in family if _alive(process)]
+    while alive and time.monotonic() < deadline:
+        time.sleep(0.05)
+        alive = [process for process in alive if _alive(process)]
+    return alive
 
 
 def _families(roots: Sequence["subprocess.Popen[bytes]"]) -> list[psutil.Process]:

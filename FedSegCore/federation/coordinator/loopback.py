@@ -25,7 +25,7 @@ from FedSegCore.federation.site.node import SiteProcesses, SiteState
 
 _CONNECT_LIMIT_S = 120.0
 _TICK_S = 0.2
-_SITE_POLL_S = 0.5
+_SITE_POLL_S = 1.0
 _RUN = "run"
 
 _log = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 """A site's folder: its key, what it trusts, its cohort, and what its processes say to each other; mode 0700."""
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from FedSegCore.common.files import write_text
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.private_files import keep_secret, private_folder, write_private
 from FedSegCore.federation.site.keys import make_site_key
+
+SOCKET_PREFIX = "fedseg-"
+"""Start of the name of the private folder that holds a trainer's socket."""
 
 
 class SiteSettings(BaseModel):
@@ -162,7 +166,18 @@ class SiteFolder:
             return False
         return digest in listed.sha256
 
+    def forget_trainer(self) -> None:
+        """Remove the address of a trainer that has ended, and its socket if it was killed and left it."""
+        try:
+            address = Path(json.loads(self.trainer_address.read_bytes())["address"])
+        except (OSError, ValueError, KeyError):
+            return
+        if address.parent.name.startswith(SOCKET_PREFIX):
+            shutil.rmtree(address.parent, ignore_errors=True)
+        self.trainer_address.unlink(missing_ok=True)
+
     def empty_run(self) -> None:
         """Forget what an earlier start left in ``run``."""
+        self.forget_trainer()
         shutil.rmtree(self.run, ignore_errors=True)
         private_folder(self.run)

@@ -115,7 +115,7 @@ class SiteProcesses:
             self._end("site.trainer", "The trainer ended again and again.", "Read logs/trainer.log in its folder.")
             return ["the trainer cannot be kept running"]
         self._trainer_starts += 1
-        self._folder.trainer_address.unlink(missing_ok=True)
+        self._folder.forget_trainer()
         self._trainer = self._child("trainer", "trainer_process", threads=True).start()
         return [f"the trainer ended (code {code}) and is started again"]
 

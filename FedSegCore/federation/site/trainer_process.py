@@ -30,7 +30,7 @@ from FedSegCore.federation.private_files import write_private
 from FedSegCore.federation.process_group import follow_parent
 from FedSegCore.federation.process_log import log_to_stderr
 from FedSegCore.federation.site.cohort_trainer import CohortTrainer
-from FedSegCore.federation.site.folder import SiteFolder
+from FedSegCore.federation.site.folder import SOCKET_PREFIX, SiteFolder
 from FedSegCore.federation.site.trainer_wire import Frame, error_frame, read_order, receive, result_frame, send
 
 _PROGRESS_EVERY_S = 0.5
@@ -164,7 +164,7 @@ def main() -> None:
     trainer = CohortTrainer(folder)
     key = secrets.token_bytes(32)
     # A socket's path may have about 100 characters only, so it lies in a short private folder of its own.
-    home = Path(tempfile.mkdtemp(prefix="fedseg-"))
+    home = Path(tempfile.mkdtemp(prefix=SOCKET_PREFIX))
     pipe = rf"\\.\pipe\fedseg-{secrets.token_hex(16)}"
     address, family = (pipe, "AF_PIPE") if os.name == "nt" else (str(home / "trainer"), "AF_UNIX")
     try:
@@ -172,8 +172,12 @@ def main() -> None:
             told = {"address": address, "key": key.hex(), "pid": os.getpid()}
             write_private(folder.trainer_address, json.dumps(told).encode("ascii"))
             TrainerServer(folder, trainer).serve(listener)
+    except SystemExit:
+        _log.info("told to stop")
     finally:
         shutil.rmtree(home, ignore_errors=True)
+    # Nothing is left to be written, and taking torch down in order takes seconds.
+    os._exit(0)
 
 
 if __name__ == "__main__":
