@@ -106,5 +106,14 @@ class FederationConfig(BaseModel):
 
 
 def read_federation_config(path: Path) -> FederationConfig:
-    """Read and check a federation's TOML file; raises BadInputError as ``common.toml_file.read_toml``."""
-    return read_toml(path, FederationConfig, "federation")
+    """Read and check a federation's TOML file.
+
+    Raises:
+        BadInputError: as ``common.toml_file.read_toml`` and ``config_checks.check_federation``.
+    """
+    # the rules' options are written against this module
+    from FedSegCore.federation.config_checks import check_federation
+
+    config = read_toml(path, FederationConfig, "federation")
+    check_federation(config)
+    return config

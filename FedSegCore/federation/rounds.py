@@ -12,6 +12,7 @@ from FedSegCore.common.progress import Progress
 from FedSegCore.federation.aggregation.registry import build_rule
 from FedSegCore.federation.aggregation.rule import Arrays
 from FedSegCore.federation.config import FederationConfig
+from FedSegCore.federation.config_checks import check_federation
 from FedSegCore.federation.events import EVENTS_FILE, Event, EventCallback, EventLog
 from FedSegCore.federation.groups import Group, Participation, always
 from FedSegCore.federation.initial_model import initial_model
@@ -47,7 +48,7 @@ class FederationLoop:
         sleep: pauses.
 
     Raises:
-        BadInputError: ``federation.config-changed``; what ``build_rule`` raises.
+        BadInputError: ``federation.config-changed``; what ``check_federation`` raises.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class FederationLoop:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        build_rule(config.aggregation)
+        check_federation(config)
         folder.mkdir(parents=True, exist_ok=True)
         _require_same_federation(folder, config)
         self._grid = grid

@@ -148,9 +148,8 @@ def test_fedgs_sites_send_what_the_rules_ask_for(tmp_path, aggregation):
 
 
 def test_a_rule_whose_sites_send_too_little_says_so(tmp_path):
-    outcome = run_in_process(
-        federation(rounds=1, aggregation={"rule": "fedgs"}), {"ct": AddingTrainer()}, tmp_path, make_model=make_model
-    )
+    config = federation(rounds=1, aggregation={"rule": "fedgs"}, training={"fedgs": {}})
+    outcome = run_in_process(config, {"ct": AddingTrainer()}, tmp_path, make_model=make_model)
     assert outcome.groups == {}
     codes = [event["code"] for event in read_events(tmp_path / "events.jsonl") if event["event"] == "site-failed"]
     assert codes == ["reply.refused-by-rule"] * 3
