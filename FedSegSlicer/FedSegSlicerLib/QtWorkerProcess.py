@@ -65,7 +65,8 @@ class QtWorkerProcess:
         self._onOutput()
         self.finished.emit(f"it ended with status {self._process.exitCode()}")
 
-    def _onError(self, *_args: object) -> None:
-        # Any other error (a crash, a kill) is followed by ``finished``.
-        if self._process.error() == qt.QProcess.FailedToStart:
+    def _onError(self, error: object) -> None:
+        # Any other error (a crash, a kill) is followed by ``finished``. The process is not asked: in Qt 5 its ``error``
+        # is also a signal.
+        if error == qt.QProcess.FailedToStart:
             self.finished.emit("it could not be started")

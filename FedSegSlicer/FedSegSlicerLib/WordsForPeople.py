@@ -34,7 +34,7 @@ def confidenceWords(choices: Choices) -> str:
 
 def releaseWords(release: Release) -> str:
     """Return what a release finds and what it was made of."""
-    words = [", ".join(release.labels) + "."]
+    words = [_("Finds {labels}.").format(labels=", ".join(release.labels))]
     if release.sites:
         words.append(
             _("Trained by {sites} site(s) in {rounds} rounds").format(sites=release.sites, rounds=release.rounds)

@@ -1,5 +1,7 @@
 """Small steps that several tests take."""
 
+import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,3 +26,9 @@ def wait_until(done: Callable[[], bool], seconds: float = 60.0) -> None:
         assert time.monotonic() < end, "it did not happen in time"
         slicer.app.processEvents()
         time.sleep(0.005)
+
+
+def keep_pictures(folder: Path) -> None:
+    """Copy pictures to where a person can look at them, if FEDSEG_PICTURES names a folder."""
+    if os.environ.get("FEDSEG_PICTURES"):
+        shutil.copytree(folder, os.environ["FEDSEG_PICTURES"], dirs_exist_ok=True)

@@ -15,7 +15,7 @@ from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.SegmentLogic import Inspection, State
 from FedSegSlicerLib.Settings import RELEASES_FOLDER, RUNTIME, writeSetting
 from FedSegSlicerLib.WorkerSession import WorkerSession
-from scene_helpers import load_volume, wait_until
+from scene_helpers import keep_pictures, load_volume, wait_until
 
 import FedSegSlicer as module
 
@@ -345,3 +345,50 @@ def test_module_metadata_and_self_test():
     test = module.FedSegSlicerTest()
     test.setUp()
     test.runTest()
+
+
+def check_nothing_is_clipped(panel):
+    """Every visible text has the room it needs."""
+    from PySide6 import QtWidgets
+
+    slicer.app.processEvents()
+    top = panel.widget.parent._qt_object
+    for label in top.findChildren(QtWidgets.QLabel):
+        if label.isVisible() and label.text():
+            needed = label.heightForWidth(label.width()) if label.wordWrap() else label.sizeHint().height()
+            assert label.height() >= needed, label.objectName()
+            assert label.wordWrap() or label.width() >= label.sizeHint().width(), label.objectName()
+    for button in top.findChildren(QtWidgets.QPushButton):
+        if button.isVisible():
+            assert button.width() >= button.sizeHint().width()
+    table = panel.ui.resultTable
+    if table.isVisible():
+        assert not table._qt_object.verticalScrollBar().isVisible()
+        assert table._qt_object.sizeHintForColumn(1) <= table._qt_object.columnWidth(1)
+
+
+@pytest.mark.parametrize("width", [340, 420])
+def test_pictures_of_every_state_have_no_clipped_text(open_panel, patients, tmp_path, width):
+    panel = open_panel()
+    panel.widget.parent._qt_object.resize(width, 720)
+
+    def picture(name):
+        check_nothing_is_clipped(panel)
+        panel.picture(tmp_path / f"segment-tab-{name}-{width}.png")
+
+    picture("empty")
+    panel.ui.inputSelector.setCurrentNode(load_volume(patients["CT"], "CT abdomen"))
+    panel.ready()
+    picture("ready")
+    panel.ui.releaseComboBox.currentIndex = 1
+    panel.ui.segmentButton.click()
+    wait_until(lambda: panel.ui.progressBar.value > 150)
+    picture("running")
+    panel.idle()
+    picture("result")
+    panel.logic.failed.emit(
+        UserError("device.memory", "The graphics card has too little memory for this image, even in small pieces.",
+                  "Compute on the processor, or close other programs that use the graphics card.")
+    )  # fmt: skip
+    picture("error")
+    keep_pictures(tmp_path)

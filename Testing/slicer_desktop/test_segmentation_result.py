@@ -101,3 +101,25 @@ def test_surfaces_are_made_and_shown(patients):
     truth = read_label_map(patients["CT.labels"])
     voxels_ml = (truth.array == 1).sum() * truth.grid.voxel_volume_ml()
     assert mass.GetVolume() / 1000 == pytest.approx(voxels_ml, rel=0.15)
+
+
+def test_surfaces_follow_a_second_result(patients, tmp_path):
+    from dataclasses import replace
+
+    from FedSegCore.volumes.segmentation_file import write_segmentation
+
+    volume = load_volume(patients["CT"])
+    first = load(patients["CT.labels"], volume, "tiny-CT-v1")
+    showResult(first, volume)
+    before, after = vtk.vtkPolyData(), vtk.vtkPolyData()
+    assert first.GetClosedSurfaceRepresentation(first.GetSegmentation().GetNthSegmentID(0), before)
+    truth = read_label_map(patients["CT.labels"])
+    kept = truth.array.copy()
+    kept[:, :, :, : kept.shape[3] // 4] = 0  # a slab of the liver is gone
+    write_segmentation(replace(truth, array=kept), TORSO_CONTRACT, tmp_path / "second.seg.nrrd")
+    second = load(tmp_path / "second.seg.nrrd", volume, "tiny-CT-v2")
+    showResult(second, volume)
+    assert second is first
+    assert second.GetClosedSurfaceRepresentation(second.GetSegmentation().GetNthSegmentID(0), after)
+    left, right = before.GetBounds()[:2], after.GetBounds()[:2]
+    assert abs(left[0] - right[0]) + abs(left[1] - right[1]) > 5

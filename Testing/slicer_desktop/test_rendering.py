@@ -1,0 +1,98 @@
+"""The result as Slicer's own slice and 3-D views draw it, off screen; what is drawn is where the truth says."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+import vtk
+from FedSegSlicerLib.SegmentationResult import loadResult, showResult
+from scene_helpers import keep_pictures, load_volume
+from trame_slicer.views import DirectViewFactory, ViewLayoutDefinition
+from vtkmodules.util.numpy_support import vtk_to_numpy
+
+from FedSegCore.phantoms.torso import TORSO_CONTRACT
+from FedSegCore.volumes.reading import read_label_map
+
+pytestmark = pytest.mark.slicer
+
+SIDE = 480
+
+
+def pixels_of(view) -> np.ndarray:
+    """Return what a view shows as uint8 (row, column, RGB), the first row on top."""
+    view.render()
+    grabber = vtk.vtkWindowToImageFilter()
+    grabber.SetInput(view.render_window())
+    grabber.ReadFrontBufferOff()
+    grabber.Update()
+    image = grabber.GetOutput()
+    width, height, _ = image.GetDimensions()
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, 3)[::-1]
+
+
+def save(pixels: np.ndarray, path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(pixels).save(path)
+
+
+def make_views():
+    manager = slicer.app.core.view_manager
+    manager.register_factory(DirectViewFactory(do_render_offscreen=True))
+    kinds = (ViewLayoutDefinition.axial_view(), ViewLayoutDefinition.coronal_view(), ViewLayoutDefinition.threed_view())
+    views = [manager.create_view(kind) for kind in kinds]
+    for view in views:
+        view.render_window().SetSize(SIDE, SIDE)
+    return views
+
+
+def tint(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Return where the pixels' hue is that of ``colour`` (within about 10 degrees on the colour circle)."""
+
+    def angle(rgb):
+        red, green, blue = (rgb[..., n].astype(float) for n in range(3))
+        return np.degrees(np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue)), np.ptp(rgb, axis=-1)
+
+    hue, strength = angle(pixels)
+    wanted, _ = angle(np.array(colour))
+    return (np.abs((hue - wanted + 180) % 360 - 180) < 10) & (strength > 20)
+
+
+def test_the_result_is_drawn_over_its_image_and_in_3d(patients, tmp_path):
+    axial, coronal, threed = make_views()
+    volume = load_volume(patients["CT"], "CT abdomen")
+    path = patients["CT.labels"]
+    node = loadResult(path, hashlib.sha256(path.read_bytes()).hexdigest(), volume, "tiny-CT-v2")
+    volume.GetDisplayNode().SetAutoWindowLevel(False)
+    volume.GetDisplayNode().SetWindowLevel(400, 40)
+    bare = {}
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetVisibility(False)
+    for view in (axial, coronal):
+        view.set_background_volume_id(volume.GetID())
+        view.fit_view_to_content()
+        bare[view] = pixels_of(view).copy()
+    showResult(node, volume)
+    threed.reset_focal_point()
+    threed.fit_view_to_content()
+    pictures = {"axial": pixels_of(axial), "coronal": pixels_of(coronal), "threed": pixels_of(threed)}
+    for name, pixels in pictures.items():
+        save(pixels, tmp_path / f"result-{name}.png")
+    keep_pictures(tmp_path)
+    liver, truth = TORSO_CONTRACT.labels[0], read_label_map(path)
+    shown = tint(pictures["axial"], liver.colour)
+    assert not tint(bare[axial], liver.colour).any()
+    # As many square millimetres are drawn as the truth has in the slice the views were moved to.
+    field_of_view = axial.get_view_node().GetFieldOfView()
+    to_slice = truth.grid.affine()
+    slice_mm = axial.get_view_node().GetSliceToRAS().GetElement(2, 3)
+    k = round((slice_mm - to_slice[2, 3]) / to_slice[2, 2])
+    expected = (truth.array[0, k] == liver.value).sum() * truth.grid.spacing[0] * truth.grid.spacing[1]
+    drawn = shown.sum() * (field_of_view[0] / SIDE) * (field_of_view[1] / SIDE)
+    assert expected > 1000
+    assert drawn == pytest.approx(expected, rel=0.15)
+    assert (pictures["coronal"] != bare[coronal]).any(axis=-1).mean() > 0.02
+    for label in TORSO_CONTRACT.labels[:4]:
+        assert tint(pictures["threed"], label.colour).sum() > 50, label.name
