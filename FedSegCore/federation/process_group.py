@@ -78,6 +78,7 @@ class Child:
                 env=dict(self.environment),
                 cwd=self.log.parent,
                 start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         finally:
             os.close(descriptor)

@@ -10,7 +10,7 @@ from FedSegCore.common.files import write_text
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
-from FedSegCore.federation.coordinator.runs import ControlClient
+from FedSegCore.federation.coordinator.runs import NOT_RUNNING, REFUSED, ControlClient
 from FedSegCore.federation.events import EVENTS_FILE
 from FedSegCore.federation.log_tail import LogTail
 from FedSegCore.federation.private_files import private_folder
@@ -93,7 +93,7 @@ def follow_run(
             control.stop(run_id)
             raise
         except CannotDoHereError as error:
-            if error.code != "coordinator.not-running" or time.monotonic() - answered > _OUTAGE_S:
+            if error.code not in (NOT_RUNNING, REFUSED) or time.monotonic() - answered > _OUTAGE_S:
                 raise
         else:
             answered = time.monotonic()

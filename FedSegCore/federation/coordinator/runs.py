@@ -29,6 +29,9 @@ from FedSegCore.federation.coordinator.folder import AdmittedSite, CoordinatorFo
 from FedSegCore.federation.coordinator.superlink import CONTROL_HEADER
 from FedSegCore.federation.site.keys import public_key_fingerprint, read_public_key
 
+NOT_RUNNING = "coordinator.not-running"
+REFUSED = "coordinator.refused"
+
 _POLL_S = 0.2
 
 
@@ -67,7 +70,8 @@ class ControlClient:
     Args:
         folder: the coordinator whose SuperLink runs on this machine.
 
-    Every method raises CannotDoHereError ``coordinator.not-running`` where SuperLink does not answer.
+    Every method raises CannotDoHereError: ``NOT_RUNNING`` where SuperLink does not answer, ``REFUSED`` where it answers
+    with an error (its database may be locked for a moment).
     """
 
     def __init__(self, folder: CoordinatorFolder) -> None:
@@ -99,8 +103,8 @@ class ControlClient:
             progress.check()
             try:
                 self._call("ListNodes", ListNodesRequest())
-            except CannotDoHereError:
-                if time.monotonic() > deadline:
+            except CannotDoHereError as error:
+                if error.code != NOT_RUNNING or time.monotonic() > deadline:
                     raise
                 time.sleep(_POLL_S)
             else:
@@ -116,7 +120,9 @@ class ControlClient:
         pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         try:
             reply = self._call("RegisterNode", RegisterNodeRequest(public_key=pem, name=name))
-        except httpx.HTTPStatusError as error:
+        except CannotDoHereError as error:
+            if error.code != REFUSED:
+                raise
             raise BadInputError(
                 "coordinator.key-refused",
                 "This key was not admitted; a key can be admitted once only.",
@@ -177,9 +183,15 @@ class ControlClient:
     def _call(self, method: str, request: Any) -> Any:
         try:
             return getattr(self._client, method)(request)
+        except httpx.HTTPStatusError as error:
+            raise CannotDoHereError(
+                REFUSED,
+                f"SuperLink refused the call (HTTP {error.response.status_code}).",
+                "Read logs/superlink.log in the coordinator's folder.",
+            ) from error
         except httpx.TransportError as error:
             raise CannotDoHereError(
-                "coordinator.not-running",
+                NOT_RUNNING,
                 "The coordinator's SuperLink does not answer on this machine.",
                 "Start it with 'fedseg coordinator start', or read logs/superlink.log in its folder.",
             ) from error
