@@ -271,3 +271,20 @@ def test_thick_and_thin_volumes_train_in_3d():
     result = LocalTrainer(task, Cohort(cases), site="a").train_round(fresh(task), request())
     assert (result.num_examples, result.num_steps) == (2, 2)
     assert all(array.flags.c_contiguous for array in result.weights.values())
+
+
+def test_a_step_without_a_finite_loss_is_left_out_and_harms_nothing(caplog):
+    task = blob_task(augmentation=QUIET, steps_per_round=4, validate_received=False)
+    trainer = LocalTrainer(task, blob_cohort(), site="a")
+    calls = []
+
+    def spoil_the_second(_module, _inputs, logits):
+        calls.append(1)
+        return logits * math.nan if len(calls) == 2 else logits
+
+    trainer._network.register_forward_hook(spoil_the_second)
+    result = trainer.train_round(fresh(task), request())
+    assert (len(calls), result.num_steps) == (4, 3)
+    assert math.isfinite(result.loss)
+    assert all(np.isfinite(array).all() for array in result.weights.values())
+    assert "left out" in caplog.text
