@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from FedSegCore.augmentation.config import GinConfig
-from FedSegCore.augmentation.gin import apply_gin, draw_gin
+from FedSegCore.augmentation.gin import GinParameters, apply_gin, draw_gin
 from FedSegCore.augmentation.seeds import sample_generator
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.progress import Progress
@@ -23,28 +24,23 @@ if TYPE_CHECKING:
 def write_gin_samples(params: "GinPreviewParams", progress: Progress) -> dict[str, Any]:
     """Write the prepared original and ``samples`` GIN samples of it, with the parameters that made each.
 
-    The images are float32 on the network's own grid (LPS); values start in [0, 1], GIN may leave that range.
+    Sample n is the one that ``fedseg gin`` draws with the same seed and settings (``sample_generator(seed, n)``), or,
+    with ``per_batch``, image n of one batch with a common network. The images are float32 on the network's own grid
+    (LPS); values start in [0, 1], GIN may leave that range.
 
     Returns:
         ``original``: file name; ``samples``: list of {image, parameters, alpha}, file names in ``params.folder``.
+
+    Raises:
+        BadInputError: ``gin.bad-settings``, ``modality.unknown``, ``image.*``.
     """
-    original = _prepared(params, progress.part(0.0, 0.3))
-    try:
-        config = GinConfig(
-            alpha=params.alpha,
-            layers=params.layers,
-            kernel_sizes=params.kernel_sizes,
-            per_batch=params.per_batch,
-        )
-    except ValueError as error:
-        raise BadInputError("gin.bad-settings", "These GIN settings do not fit.", "Go back to the defaults.") from error
+    config = _config(params)
+    original, dimensions = _prepared(params, progress.part(0.0, 0.3))
     write_volume(original, params.folder / "original.nrrd")
-    image = torch.from_numpy(original.array.copy())[None]
+    image = torch.from_numpy(np.ascontiguousarray(original.array))[None]
     samples = []
-    for number in range(params.samples):
-        part = progress.part(0.3 + 0.7 * number / params.samples, 0.3 + 0.7 * (number + 1) / params.samples)
-        part.update(0.0, f"sample {number + 1} of {params.samples}")
-        own = draw_gin(config, image.shape[1], 1, 3, sample_generator(params.seed, number))
+    for number, own in enumerate(_drawn(config, params, original.channels, dimensions)):
+        progress.update(0.3 + 0.7 * number / params.samples, f"sample {number + 1} of {params.samples}")
         names = {"image": f"sample-{number + 1}.nrrd", "parameters": f"sample-{number + 1}.safetensors"}
         write_volume(original.with_array(apply_gin(image, own)[0].numpy()), params.folder / names["image"])
         own.save(params.folder / names["parameters"])
@@ -53,7 +49,26 @@ def write_gin_samples(params: "GinPreviewParams", progress: Progress) -> dict[st
     return {"original": "original.nrrd", "samples": samples}
 
 
-def _prepared(params: "GinPreviewParams", progress: Progress) -> Volume:
+def _config(params: "GinPreviewParams") -> GinConfig:
+    try:
+        return GinConfig(
+            alpha=params.alpha, layers=params.layers, kernel_sizes=params.kernel_sizes, per_batch=params.per_batch
+        )
+    except ValueError as error:
+        raise BadInputError("gin.bad-settings", "These GIN settings do not fit.", "Go back to the defaults.") from error
+
+
+def _drawn(config: GinConfig, params: "GinPreviewParams", channels: int, dimensions: int) -> list[GinParameters]:
+    """Return the parameters of each sample, as 3-D ones; one slice thick where the image has only one slice."""
+    if config.per_batch:
+        batch = draw_gin(config, channels, params.samples, dimensions, sample_generator(params.seed, 0)).as_3d()
+        return [batch.select(torch.tensor([number])) for number in range(params.samples)]
+    generators = (sample_generator(params.seed, number) for number in range(params.samples))
+    return [draw_gin(config, channels, 1, dimensions, generator).as_3d() for generator in generators]
+
+
+def _prepared(params: "GinPreviewParams", progress: Progress) -> tuple[Volume, int]:
+    """Return the image as the network gets it (before standardising), and in how many dimensions GIN works on it."""
     progress.update(0.0, "reading the image")
     volume = read_volume(params.image, modality=params.modality, frame=params.frame)
     modality = params.modality or detect_modality(volume).modality
@@ -63,11 +78,12 @@ def _prepared(params: "GinPreviewParams", progress: Progress) -> Volume:
     progress.update(0.5, "preparing the image")
     prepared = prepare(volume, DEFAULT_PREPROCESSING[modality])
     array, grid = prepared.image, prepared.grid
+    dimensions = 3 if grid.shape[0] > 1 else 2
     if params.slices is not None and params.slices < grid.shape[0]:
         first = (grid.shape[0] - params.slices) // 2
         array = array[:, first : first + params.slices]
         grid = _from_slice(grid, first, params.slices)
-    return Volume(array, grid, modality=modality)
+    return Volume(array, grid, modality=modality), dimensions
 
 
 def _from_slice(grid: Grid, first: int, count: int) -> Grid:

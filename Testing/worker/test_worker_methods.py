@@ -141,3 +141,24 @@ def test_gin_settings_that_do_not_fit_are_refused(scan, tmp_path, settings):
     with pytest.raises(BadInputError) as refused:
         preview(scan, tmp_path / "a", **settings)
     assert refused.value.code == "gin.bad-settings"
+
+
+@pytest.mark.parametrize("modality", ["CT", "US"])
+def test_samples_are_those_of_the_command(tmp_path, modality):
+    """``fedseg gin`` and the preview draw the same sample n from the same seed, in 3-D and for one slice."""
+    from FedSegCore.augmentation.config import GinConfig
+    from FedSegCore.augmentation.quality import gin_samples
+    from FedSegCore.volumes.preparation import prepare
+    from FedSegCore.volumes.reading import read_volume
+
+    path = tmp_path / "image.nrrd"
+    write_volume(make_patient(modality, 6, size="test").image, path)
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    made = call(Methods(), "gin.preview", image=str(path), modality=modality, folder=str(folder), samples=2, seed=9)
+    prepared = prepare(read_volume(path, modality=modality), DEFAULT_PREPROCESSING[modality])
+    dimensions = 3 if prepared.grid.shape[0] > 1 else 2
+    expected = gin_samples(prepared.image, GinConfig(), samples=2, seed=9, dimensions=dimensions)
+    for sample, other in zip(made["samples"], expected.samples, strict=True):
+        written = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / sample["image"])))
+        np.testing.assert_allclose(written[expected.slice_index], other.slice[0], atol=1e-5)
