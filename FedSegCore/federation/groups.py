@@ -21,6 +21,9 @@ from FedSegCore.learning.results import CaseScore
 FAILED_ROUNDS_ALLOWED = 3
 """A group in which this many rounds in a row brought no usable answer ends with the model it has."""
 
+RETRY_AFTER_S = 10.0
+"""Pause before a round that brought nothing is tried again: a site may be starting its trainer anew."""
+
 Participation = Callable[[str, int], bool]
 """(site, round) → whether the site is asked; for experiments with sites that drop out."""
 
@@ -55,6 +58,7 @@ class Group:
     participation: Participation = always
     round: OpenRound | None = None
     _wait_until: float = 0.0
+    _not_before: float = 0.0
     _missing_told: int = 0
     _failed_in_row: int = 0
     _fresh: bool = field(default=True)
@@ -107,6 +111,8 @@ class Group:
         ]
 
     def _try_start(self) -> bool:
+        if self.clock() < self._not_before:
+            return False
         here = self.members.online(self._mine())
         missing = self.config.min_sites - len(here)
         in_time = self.clock() < self._wait_until
@@ -237,6 +243,7 @@ class Group:
 
     def _failed(self) -> None:
         self._failed_in_row += 1
+        self._not_before = self.clock() + RETRY_AFTER_S
         self._tell("round-failed", "no site gave a usable answer")
         if self._failed_in_row >= FAILED_ROUNDS_ALLOWED:
             self._end("group.all-failed", f"no usable answer in {self._failed_in_row} tries")

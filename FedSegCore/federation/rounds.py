@@ -85,7 +85,8 @@ class FederationLoop:
         """Run until every group has ended; what ends it early is told as a ``"failed"`` event too.
 
         Raises:
-            CannotDoHereError: ``federation.no-sites``: nobody came within the join deadline.
+            CannotDoHereError: ``federation.no-sites``: nobody came within the join deadline;
+                ``federation.nothing-trained``: no group closed a single round.
             BadInputError: ``federation.batch-norm-policy`` …: the configuration does not fit the network.
             CancelledError: cancelled; the state of the last closed rounds is on disk.
         """
@@ -113,6 +114,12 @@ class FederationLoop:
                 )
             if not happened:
                 self._sleep(self._poll_s)
+        if not any(group.state.round_number for group in self._groups.values()):
+            raise CannotDoHereError(
+                "federation.nothing-trained",
+                "No group got a usable answer from its sites.",
+                "The run's events name what every site answered; cure that and start the run again.",
+            )
 
     def _step(self) -> bool:
         happened = self._members.update()

@@ -6,7 +6,7 @@ from federation_helpers import AddingTrainer, federation, make_model
 from flwr.app import Context, RecordDict
 from numpy.testing import assert_array_equal
 
-from FedSegCore.common.errors import BadInputError, CancelledError
+from FedSegCore.common.errors import BadInputError, CancelledError, CannotDoHereError
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.client_app import make_client_app
 from FedSegCore.federation.events import read_events
@@ -149,8 +149,9 @@ def test_fedgs_sites_send_what_the_rules_ask_for(tmp_path, aggregation):
 
 def test_a_rule_whose_sites_send_too_little_says_so(tmp_path):
     config = federation(rounds=1, aggregation={"rule": "fedgs"}, training={"fedgs": {}})
-    outcome = run_in_process(config, {"ct": AddingTrainer()}, tmp_path, make_model=make_model)
-    assert outcome.groups == {}
+    with pytest.raises(CannotDoHereError, match=r"federation\.nothing-trained"):
+        run_in_process(config, {"ct": AddingTrainer()}, tmp_path, make_model=make_model)
+    assert FederationOutcome.load(tmp_path).groups == {}
     codes = [event["code"] for event in read_events(tmp_path / "events.jsonl") if event["event"] == "site-failed"]
     assert codes == ["reply.refused-by-rule"] * 3
 

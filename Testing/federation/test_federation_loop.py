@@ -217,6 +217,8 @@ def test_a_group_in_which_everything_fails_ends_after_three_tries(tmp_path):
     assert [event.round_number for event in run.kinds("round-failed")] == [2, 2, 2]
     assert [event.round_number for event in run.kinds("round-closed")] == [1]
     assert len([event for event in run.kinds("site-failed") if event.round_number == 2]) == 3
+    # two pauses between three tries
+    assert 20.0 <= run.clock() < 23.0
 
 
 def test_nobody_at_all_is_an_error_after_the_join_deadline(tmp_path):
