@@ -103,5 +103,5 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         files[modality] = folder / f"{modality}.nii.gz"
         files[f"{modality}.labels"] = folder / f"{modality}.seg.nrrd"
         write_volume(patient.image, files[modality])
-        write_segmentation(patient.labels, TORSO_CONTRACT, files[f"{modality}.labels"])
+        write_segmentation(patient.labels, TORSO_CONTRACT.labels, files[f"{modality}.labels"])
     return files

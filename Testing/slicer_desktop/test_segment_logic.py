@@ -18,6 +18,7 @@ from FedSegSlicerLib.VolumeExchange import VolumeExchange
 from FedSegSlicerLib.WorkerProcess import EventLoop, SubprocessWorker
 from FedSegSlicerLib.WorkerSession import WorkerSession
 from scene_helpers import load_volume
+from scipy.spatial.transform import Rotation
 
 pytestmark = pytest.mark.slicer
 
@@ -107,6 +108,47 @@ def test_the_result_is_the_command_lines_voxel_for_voxel(desk, patients, release
     assert desk.progress[-1].fraction == 1.0
     assert desk.logic.state is State.IDLE
     assert not desk.errors
+
+
+def awkward_images(folder, patients):
+    """Yield the phantom's voxels as files of several kinds and places."""
+    voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(patients["CT"])))
+    turn = Rotation.from_euler("xyz", (20, -35, 10), degrees=True).as_matrix()
+    for name, array, direction, suffix in (
+        ("oblique", voxels, turn, ".nii.gz"),
+        ("flipped", voxels, np.diag([1.0, -1.0, -1.0]), ".nrrd"),
+        ("left-handed", voxels, np.diag([1.0, 1.0, -1.0]), ".nii.gz"),
+        ("float", voxels.astype(np.float32) + 0.25, np.eye(3), ".mha"),
+        ("int32", voxels.astype(np.int32), np.eye(3), ".nrrd"),
+        ("one-slice", voxels[10:11], np.eye(3), ".nrrd"),
+    ):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing((7.6, 7.7, 8.1))
+        image.SetOrigin((-123.4, 56.7, 890.1))
+        image.SetDirection(direction.ravel().tolist())
+        sitk.WriteImage(image, str(folder / f"{name}{suffix}"))
+        yield folder / f"{name}{suffix}"
+
+
+def test_awkward_images_give_the_voxels_their_files_give(desk, patients, releases, tmp_path):
+    """What the worker makes of the file is what it makes of the volume that Slicer loaded from it."""
+    for number, path in enumerate(awkward_images(tmp_path, patients), start=1):
+        direct = tmp_path / f"direct-{number}.nii.gz"
+        replies = []
+        order = {"image": str(path), "releases": str(releases), "release": "tiny-CT-v2", "modality": "CT",
+                 "device": "cpu", "output": str(direct)}  # fmt: skip
+        desk.session.request("segment", order, replies.append, desk.errors.append)
+        desk.wait(lambda replies=replies: replies or desk.errors)
+        volume = load_volume(path, path.stem)
+        desk.segment(volume, "tiny-CT-v2", releases)
+        desk.wait(lambda number=number: len(desk.outcomes) == number or desk.errors)
+        assert not desk.errors, path.name
+        expected = sitk.GetArrayFromImage(sitk.ReadImage(str(direct)))
+        if path.name.startswith("left-handed"):
+            expected = expected[::-1]  # Slicer turns the slices' order so that the axes are right-handed
+        found = voxels_of(desk.outcomes[-1].node, volume)
+        np.testing.assert_array_equal(found, expected, err_msg=path.name)
+        assert len(np.unique(expected)) > 1, path.name
 
 
 def test_a_second_run_replaces_the_first_with_the_same_worker(desk, patients, releases):

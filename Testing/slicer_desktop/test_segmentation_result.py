@@ -116,7 +116,7 @@ def test_surfaces_follow_a_second_result(patients, tmp_path):
     truth = read_label_map(patients["CT.labels"])
     kept = truth.array.copy()
     kept[:, :, :, : kept.shape[3] // 4] = 0  # a slab of the liver is gone
-    write_segmentation(replace(truth, array=kept), TORSO_CONTRACT, tmp_path / "second.seg.nrrd")
+    write_segmentation(replace(truth, array=kept), TORSO_CONTRACT.labels, tmp_path / "second.seg.nrrd")
     second = load(tmp_path / "second.seg.nrrd", volume, "tiny-CT-v2")
     showResult(second, volume)
     assert second is first
