@@ -61,7 +61,6 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._onSceneEnd)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneEnd)
         self.initializeParameterNode()
-        self.segmentTab.refresh()
 
     def cleanup(self) -> None:
         """Stop the worker and let go of the scene; called before the widget is destroyed."""

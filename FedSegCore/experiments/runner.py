@@ -173,8 +173,10 @@ class ExperimentRun:
             group = outcomes[federation].groups[config.group_of(site.modality)]
             cases = self.sites[number].test
             facts = {"setting": setting, "seed": seed, "site": site.name, "modality": site.modality}
-            own = score_cases(group.model_of(member), cases, config, site.modality, part.part(0.0, 0.5), self.device)
-            common = score_cases(group.model, cases, config, site.modality, part.part(0.5, 1.0), self.device)
+            taught = group.trained_values()
+            first, second = part.part(0.0, 0.5), part.part(0.5, 1.0)
+            own = score_cases(group.model_of(member), taught, cases, config, site.modality, first, self.device)
+            common = score_cases(group.model, taught, cases, config, site.modality, second, self.device)
             for own_scores, group_scores in zip(own, common, strict=True):
                 rows += as_rows(facts, own_scores, group_scores)
         return rows

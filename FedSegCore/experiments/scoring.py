@@ -19,13 +19,17 @@ from FedSegCore.volumes.preparation import prepare
 
 def score_cases(
     weights: Arrays,
+    values: Sequence[int],
     cases: Sequence[TrainingCase],
     config: FederationConfig,
     modality: str,
     progress: Progress,
     device: torch.device,
 ) -> Iterator[tuple[CaseScore, ...]]:
-    """Yield one case's scores after the other: segmented as a release would, compared on the original grid."""
+    """Yield one case's scores after the other: segmented as a release would, compared on the original grid.
+
+    ``values`` are the contract values the model was taught.
+    """
     group = config.group_of(modality)
     network_config = config.network_of(group, modality)
     preprocessing = config.preprocessing_of(modality)
@@ -38,6 +42,7 @@ def score_cases(
         config.training_of(group).patch_size,
         device,
         standardise=preprocessing.standardise,
+        values=values,
     )
     for number, case in enumerate(cases):
         part = progress.part(number / len(cases), (number + 1) / len(cases))

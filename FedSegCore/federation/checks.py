@@ -42,10 +42,10 @@ def check_own_result(result: RoundResult) -> None:
 
 
 def check_result(report: RoundReport, weights: Arrays, extras: Arrays, model: Arrays, round_number: int) -> None:
-    """Check a site's answer at the server before any rule sees it.
+    """Check a site's tensors at the server before any rule sees them.
 
     Args:
-        report: what it says.
+        report: what came with them.
         weights: its model.
         extras: the rule's extra tensors, named ``<rule>/<tensor of the model>``.
         model: a model of the group, for names, shapes and dtypes.
@@ -65,10 +65,20 @@ def check_result(report: RoundReport, weights: Arrays, extras: Arrays, model: Ar
         _require_like(name.partition("/")[2], array.shape, array.dtype, model)
     _require_finite(weights, "reply.not-finite")
     _require_finite(extras, "reply.not-finite")
+
+
+def check_report(report: RoundReport, labels: int) -> None:
+    """Check what a site says of its round, under a contract with so many ``labels``.
+
+    Raises:
+        BadInputError: ``reply.scores``, ``reply.seconds``, ``reply.annotated``.
+    """
     if not all(_plausible(score) for score in report.scores):
         raise BadInputError("reply.scores", "A score lies outside its range.", _REMEDY)
     if not all(math.isfinite(value) and value >= 0.0 for value in report.seconds.values()):
         raise BadInputError("reply.seconds", "A time is negative or not a number.", _REMEDY)
+    if any(value > labels for value in report.annotated):
+        raise BadInputError("reply.annotated", "It annotates a label that the contract does not have.", _REMEDY)
 
 
 def _require_like(name: str, shape: tuple[int, ...], dtype: "np.dtype[np.generic]", model: Arrays) -> None:

@@ -146,7 +146,9 @@ class Group:
         now = self.clock()
         self._updates = FolderSiteStore(self.store.working_folder(self.state.group))
         self._rule.begin(self.state.model, self.state.rule_state, self._updates)
-        self.round = OpenRound(self.state, self._rule, now, now + self.config.round_deadline_s)
+        self.round = OpenRound(
+            self.state, self._rule, now, now + self.config.round_deadline_s, len(self.config.contract.labels)
+        )
         self._tell("round-started", f"asked {len(names)} site{'s' if len(names) != 1 else ''}", sites=names)
         self.round.ask(self.grid, self.members.sites, {name: self._order(name) for name in names})
         for row in self.round.rows:

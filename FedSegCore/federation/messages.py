@@ -86,6 +86,7 @@ class RoundReport(_Part):
     loss: float
     scores: tuple[CaseScore, ...] = ()
     seconds: dict[str, float] = {}
+    annotated: tuple[Annotated[int, Field(ge=1, le=255)], ...] = ()
 
 
 def write_query() -> RecordDict:
@@ -123,6 +124,7 @@ def write_result(result: RoundResult, round_number: int) -> RecordDict:
         loss=result.loss,
         scores=result.scores,
         seconds=dict(result.seconds),
+        annotated=result.annotated,
     )
     return RecordDict(
         {

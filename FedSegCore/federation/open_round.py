@@ -8,7 +8,7 @@ from flwr.serverapp import Grid
 
 from FedSegCore.common.errors import FedSegError
 from FedSegCore.federation.aggregation.rule import AggregationRule, Arrays, SiteUpdate
-from FedSegCore.federation.checks import check_result
+from FedSegCore.federation.checks import check_report, check_result
 from FedSegCore.federation.membership import Site, error_code
 from FedSegCore.federation.messages import RoundOrder, read_result, write_order
 from FedSegCore.federation.state_store import GroupState, SiteRound
@@ -26,12 +26,14 @@ class OpenRound:
         rule: begun with that state.
         started: clock reading.
         deadline: clock reading at which who has not answered is late.
+        labels: number of labels of the contract.
     """
 
     state: GroupState
     rule: AggregationRule
     started: float
     deadline: float
+    labels: int
     waiting: dict[str, str] = field(default_factory=dict)
     rows: list[SiteRound] = field(default_factory=list)
     _asked: dict[str, Site] = field(default_factory=dict)
@@ -99,6 +101,7 @@ class OpenRound:
             raise FedSegError(error_code(reply), "The node answered with an error.", "Read the site's log.")
         report, weights, extras = read_result(reply.content)
         check_result(report, weights, extras, self.state.model, self.number)
+        check_report(report, self.labels)
         received: Arrays = self.state.site_models.get(site, {})
         self.rule.fold(SiteUpdate(site, weights, report.num_examples, report.num_steps, extras, received))
         return SiteRound(
@@ -111,4 +114,5 @@ class OpenRound:
             answer_seconds=round(now - self.started, 3),
             seconds=report.seconds,
             scores=report.scores,
+            annotated=report.annotated,
         )

@@ -38,6 +38,10 @@ class GroupResult:
         """Return the model that ``site`` would get next."""
         return self.site_models.get(site, self.model)
 
+    def trained_values(self) -> tuple[int, ...]:
+        """Return the contract values that at least one site annotated: what the model was taught to tell apart."""
+        return tuple(sorted({value for row in self.history for value in row.annotated}))
+
     def score_rows(self) -> list[dict[str, Any]]:
         """Return one row per round, site, case and label: {group, round, site, case, label, dice, iou,
         surface_distance_mm}. Round r's scores are of the model before round r's training."""

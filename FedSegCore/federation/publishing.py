@@ -52,6 +52,7 @@ def card_fields(config: FederationConfig, group: GroupResult) -> dict[str, Any]:
         "modalities": {modality: config.preprocessing_of(modality) for modality in modalities},
         "contract": config.contract,
         "network": config.network_of(group.group, modalities[0]),
+        "trained_labels": tuple(config.contract.labels[value - 1].name for value in group.trained_values()) or None,
         "patch_size": config.training_of(group.group).patch_size,
         "federation": config.name,
         "rule": config.aggregation.rule,

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.rounds import CONFIG_FILE, FederationLoop
+from FedSegCore.federation.steady_grid import SteadyGrid
 
 RUNS_VARIABLE = "FEDSEG_RUNS"
 RUN_KEY = "run"
@@ -28,7 +29,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the federation of this Flower run; an error ends the run as failed, the state stays."""
     folder = run_folder(str(context.run_config.get(RUN_KEY, "")))
-    FederationLoop(grid, read_run_config(folder), folder).run()
+    FederationLoop(SteadyGrid(grid), read_run_config(folder), folder).run()
 
 
 def run_folder(run: str) -> Path:

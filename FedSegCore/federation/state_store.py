@@ -42,6 +42,7 @@ class SiteRound(BaseModel):
         answer_seconds: from asking to the answer, at the server.
         seconds: the site's own times.
         scores: the received model's scores on the site's validation cases.
+        annotated: contract values that the site's training cases annotate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +57,7 @@ class SiteRound(BaseModel):
     answer_seconds: float = 0.0
     seconds: dict[str, float] = {}
     scores: tuple[CaseScore, ...] = ()
+    annotated: tuple[int, ...] = ()
 
 
 class Member(BaseModel):

@@ -61,6 +61,8 @@ class Predictor:
         tiling: first tried; replaced by an easier one when memory runs out, which ``notes`` tells in words.
         standardise: bring every tile to zero mean and unit variance first, as in training.
         overlap: share of a tile that overlaps the next.
+        values: contract values the network was taught; others, on which no site's loss ever said anything, are never
+            given. None: all.
         notes: what had to be done differently, for people.
     """
 
@@ -69,6 +71,7 @@ class Predictor:
     tiling: Tiling
     standardise: bool = True
     overlap: float = OVERLAP
+    values: Sequence[int] | None = None
     notes: list[str] = field(default_factory=list)
 
     def labels(self, image: npt.NDArray[np.floating], progress: Progress) -> npt.NDArray[np.uint8]:
@@ -172,7 +175,11 @@ class Predictor:
             batch = standardise_batch(batch) if self.standardise else batch
             scores: Tensor = self.network(batch)
             done += len(batch)
-            return scores.float().softmax(1)
+            scores = scores.float()
+            if self.values is not None:
+                untaught = [n for n in range(1, scores.shape[1]) if n not in self.values]
+                scores[:, untaught] = -torch.inf
+            return scores.softmax(1)
 
         return forward
 
@@ -194,10 +201,11 @@ def make_predictor(
     device: torch.device,
     *,
     standardise: bool,
+    values: Sequence[int] | None = None,
 ) -> Predictor:
-    """Return a predictor with the tiles at once that suit the device."""
+    """Return a predictor with the tiles at once that suit the device; ``values`` as in ``Predictor``."""
     at_once = TILES_AT_ONCE.get(device.type, 1) if config.dimensions == 2 else 1 + (device.type == "cuda")
-    return Predictor(network, config, Tiling(patch_size, device, at_once), standardise)
+    return Predictor(network, config, Tiling(patch_size, device, at_once), standardise, values=values)
 
 
 def tile_count(shape: Sequence[int], patch: Sequence[int], overlap: float) -> int:

@@ -61,8 +61,8 @@ def segment_file(segmenter: Segmenter, order: SegmentOrder, progress: Progress) 
     release = choose_release(order.releases, modality, order.release)
     result = segmenter.segment(volume, release, progress.part(0.1, 0.95), modality=modality)
     progress.update(0.95, "writing the segmentation")
-    contract = release.card.contract
-    write_segmentation(result.labels, contract, order.output)
+    given = release.card.given_labels
+    write_segmentation(result.labels, given, order.output)
     progress.update(1.0, "done")
     return {
         "release": release.id,
@@ -71,7 +71,7 @@ def segment_file(segmenter: Segmenter, order: SegmentOrder, progress: Progress) 
         "seconds": round(result.seconds, 3),
         "confidence": _rounded(result.confidence),
         "notes": list(result.notes),
-        "segments": segment_volumes(result.labels, contract),
+        "segments": segment_volumes(result.labels, given),
     }
 
 

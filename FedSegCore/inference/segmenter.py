@@ -88,6 +88,7 @@ class Segmenter:
             release.card.patch_size,
             self.device,
             standardise=preprocessing.standardise,
+            values=[label.value for label in release.card.given_labels],
         )
         labels, confidence = predict_labels(predictor, prepared, release.card.contract, told.part(0.1, 0.95))
         told.update(1.0, "segmented")

@@ -58,6 +58,7 @@ class RoundResult:
         scores: the *received* model's scores on the site's validation cases, before training.
         extras: further tensors the aggregation rule asks for.
         seconds: wall time of training and of scoring.
+        annotated: contract values that at least one training case annotates, ascending.
     """
 
     weights: Arrays
@@ -67,3 +68,4 @@ class RoundResult:
     scores: tuple[CaseScore, ...] = ()
     extras: Arrays = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    annotated: tuple[int, ...] = ()

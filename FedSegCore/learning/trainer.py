@@ -88,6 +88,7 @@ class LocalTrainer:
             scores=scores,
             extras=outcome.extras,
             seconds={"scoring": between - started, "training": time.perf_counter() - between},
+            annotated=tuple(sorted({value for case in self.cohort.training for value in case.annotated})),
         )
 
     def _remember(self, request: RoundRequest, scores: Sequence[CaseScore]) -> list[float]:

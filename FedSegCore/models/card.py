@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from FedSegCore.networks.config import NetworkConfig
-from FedSegCore.volumes.labels import LabelContract
+from FedSegCore.volumes.labels import Label, LabelContract
 from FedSegCore.volumes.preprocessing import Preprocessing
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -46,6 +46,7 @@ class ModelCard(BaseModel):
         modalities: modalities this model segments, with the preprocessing of each under the same key.
         contract: its labels.
         network: how to build the network.
+        trained_labels: names of the labels that at least one site annotated; the model gives no others. None: all.
         patch_size: (k, j, i) voxels of a tile at inference.
         federation: name of the federation.
         rule: the aggregation rule.
@@ -68,6 +69,7 @@ class ModelCard(BaseModel):
     modalities: Annotated[dict[str, Preprocessing], Field(min_length=1)]
     contract: LabelContract
     network: NetworkConfig
+    trained_labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     patch_size: tuple[PatchEdge, PatchEdge, PatchEdge]
     federation: Name
     rule: str
@@ -87,9 +89,17 @@ class ModelCard(BaseModel):
                 raise ValueError(f"the network does not take the channels of {modality} images")
         if self.network.out_channels != len(self.contract.labels) + 1:
             raise ValueError("the network does not give one channel per label and one for the background")
+        if not set(self.trained_labels or ()) <= set(self.contract.names):
+            raise ValueError("trained_labels names a label that the contract does not have")
         if not {score.label for score in self.scores} <= set(self.contract.names):
             raise ValueError("scores name a label that the contract does not have")
         return self
+
+    @property
+    def given_labels(self) -> tuple[Label, ...]:
+        """The labels this model gives, in the contract's order."""
+        trained = self.trained_labels or self.contract.names
+        return tuple(label for label in self.contract.labels if label.name in trained)
 
 
 def card_schema() -> dict[str, Any]:

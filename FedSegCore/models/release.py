@@ -114,7 +114,7 @@ def publish_release(
         raise _weights_malformed(name, f"{broken[:80]} holds values that are not numbers")
     folder.mkdir(parents=True, exist_ok=True)
     defaults = {"created": datetime.now(UTC), "software": software_versions()}
-    data = safetensors.save({n: np.ascontiguousarray(a) for n, a in weights.items()})
+    data = safetensors.save({n: np.asarray(a, order="C") for n, a in weights.items()})
     for _ in range(100):
         given = {**defaults, **card_fields, "weights_sha256": hashlib.sha256(data).hexdigest()}
         try:

@@ -1,6 +1,7 @@
 """Label maps with names, colours and codes: ``.seg.nrrd`` as 3D Slicer reads and writes it."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from FedSegCore.common.errors import BadInputError
-from FedSegCore.volumes.labels import CodedTerm, Label, LabelContract
+from FedSegCore.volumes.labels import CodedTerm, Label
 from FedSegCore.volumes.volume import Volume
 from FedSegCore.volumes.writing import write_volume
 
@@ -33,12 +34,12 @@ def _plain(text: str) -> str:
     return re.sub(r"[~^|&:\r\n]+", " ", text)
 
 
-def segment_fields(labels: Volume, contract: LabelContract) -> dict[str, str]:
+def segment_fields(labels: Volume, shown: Sequence[Label]) -> dict[str, str]:
     """Return the NRRD header fields that make a label map a segmentation; one segment for each label, also empty ones.
 
     Args:
         labels: one channel of contract values.
-        contract: names, colours and codes.
+        shown: the labels that become segments.
     """
     k, j, i = labels.grid.shape
     fields = {
@@ -46,7 +47,7 @@ def segment_fields(labels: Volume, contract: LabelContract) -> dict[str, str]:
         "Segmentation_MasterRepresentation": _REPRESENTATION,
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
-    for index, label in enumerate(contract.labels):
+    for index, label in enumerate(shown):
         own = {
             "ID": f"Segment_{label.value}",
             "Name": re.sub(r"[\r\n]+", " ", label.name),
@@ -62,12 +63,12 @@ def segment_fields(labels: Volume, contract: LabelContract) -> dict[str, str]:
     return fields
 
 
-def write_segmentation(labels: Volume, contract: LabelContract, path: Path | str) -> None:
+def write_segmentation(labels: Volume, shown: Sequence[Label], path: Path | str) -> None:
     """Write a label map; ``.seg.nrrd`` with Slicer's segment fields, else plain numbers by the name's suffix.
 
     Args:
         labels: (1, k, j, i) of contract values.
-        contract: what the values mean.
+        shown: the labels that become segments, also where they are empty.
         path: ends in ``.seg.nrrd``, ``.nrrd``, ``.nii.gz``, ``.nii`` or ``.mha``.
 
     Raises:
@@ -77,7 +78,7 @@ def write_segmentation(labels: Volume, contract: LabelContract, path: Path | str
     path = Path(path)
     plain = Volume(labels.array.astype(np.uint8, copy=False), labels.grid)
     slicer = path.name.lower().endswith(".seg.nrrd")
-    write_volume(plain, path, fields=segment_fields(labels, contract) if slicer else None)
+    write_volume(plain, path, fields=segment_fields(labels, shown) if slicer else None)
 
 
 def read_segments(path: Path | str) -> list[dict[str, Any]]:
@@ -133,9 +134,9 @@ def _no_segmentation() -> BadInputError:
     )
 
 
-def segment_volumes(labels: Volume, contract: LabelContract) -> list[dict[str, Any]]:
-    """Return {name, value, code, volume_ml} of every label; ``code`` is the SNOMED-CT code of its type."""
-    counts = np.bincount(labels.array.ravel(), minlength=len(contract.labels) + 1)
+def segment_volumes(labels: Volume, shown: Sequence[Label]) -> list[dict[str, Any]]:
+    """Return {name, value, code, volume_ml} of every label of ``shown``; ``code`` is the SNOMED-CT code of its type."""
+    counts = np.bincount(labels.array.ravel(), minlength=256)
     millilitres = labels.grid.voxel_volume_ml()
     return [
         {
@@ -144,5 +145,5 @@ def segment_volumes(labels: Volume, contract: LabelContract) -> list[dict[str, A
             "code": label.type.code,
             "volume_ml": float(counts[label.value]) * millilitres,
         }
-        for label in contract.labels
+        for label in shown
     ]

@@ -40,6 +40,7 @@ class SegmentTab:
         self._inspectedVolume: str | None = None
         self._error: UserError | None = None
         self._fillingReleases = False
+        self._volumeObservers: list[tuple[object, int]] = []
         self._prepareWidgets()
         self._connect()
         self._update()
@@ -54,8 +55,9 @@ class SegmentTab:
         self._onParameters()
 
     def refresh(self) -> None:
-        """List the releases and look at the volume again, as when the module is entered."""
-        self._inspectedVolume = None
+        """List the releases, and look again at a volume that was refused, as when the module is entered."""
+        if not isinstance(self._choices.inspection, Inspection):
+            self._inspectedVolume = None
         self._listReleases()
         self._onParameters()
 
@@ -126,6 +128,7 @@ class SegmentTab:
         volumeId = volume.GetID() if volume is not None else None
         if volumeId != self._inspectedVolume:
             self._inspectedVolume = volumeId
+            self._observeVolume(volume)
             self._choices.inspection = None
             self._showError(None)
             self.ui.resultCollapsibleButton.setVisible(False)
@@ -133,6 +136,24 @@ class SegmentTab:
                 self._inspect(volume)
         self._fillReleases()
         self._update()
+
+    def _observeVolume(self, volume: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
+        for node, tag in self._volumeObservers:
+            node.RemoveObserver(tag)
+        events = (
+            slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
+            slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
+        )
+        observed = events if volume is not None else ()
+        self._volumeObservers = [(volume, volume.AddObserver(event, self._onVolumeChanged)) for event in observed]
+
+    def _onVolumeChanged(self, *_args: object) -> None:
+        """Look again at a volume that was refused, or that has just got a transform; voxels may change all the time."""
+        refused = isinstance(self._choices.inspection, UserError)
+        moved = self._choices.volume is not None and self._choices.volume.GetParentTransformNode() is not None
+        if (refused or moved) and self.logic.state is State.IDLE:
+            self._inspectedVolume = None
+            self._onParameters()
 
     def _inspect(self, volume: "slicer.vtkMRMLScalarVolumeNode") -> None:
         try:
@@ -235,6 +256,8 @@ class SegmentTab:
 
     def _showProblem(self, problem: UserError | None) -> None:
         self.ui.messageLabel.setVisible(problem is not None)
+        if problem is not None and problem.code.startswith("runtime."):
+            self.ui.settingsCollapsibleButton.collapsed = False
         if problem is not None:
             self.ui.messageLabel.text = (
                 f"<b>{html.escape(problem.cause)}</b><br>{html.escape(problem.remedy)}"

@@ -42,6 +42,7 @@ class WorkerSession:
         self._callLater = callLater
         self._process: WorkerProcessProtocol | None = None
         self._client: JsonRpcClient | None = None
+        self._greeted = False
         self._log: list[str] = []
 
     def request(
@@ -58,8 +59,13 @@ class WorkerSession:
         def done(callback: Callable[[Any], None]) -> Callable[[Any], None]:
             def call(value: Any) -> None:
                 request.isDone = True
-                # The worker may have finished before it heard of the cancelling.
-                onError(cancelledError()) if request.isCancelled else callback(value)
+                if request.isCancelled:
+                    # The worker may have finished before it heard of the cancelling.
+                    onError(cancelledError())
+                elif isinstance(value, UserError) and value.code == "worker.ended" and not self._greeted:
+                    onError(notStartedError())
+                else:
+                    callback(value)
 
             return call
 
@@ -105,7 +111,7 @@ class WorkerSession:
         arguments, environment = self.locator.arguments(), self.locator.environment()
         process = self._makeProcess()
         process.logReceived.connect(self._onLog)
-        self._process, self._client = process, JsonRpcClient(process)
+        self._process, self._client, self._greeted = process, JsonRpcClient(process), False
         process.start(arguments, environment)
         self._client.request(
             "initialize",
@@ -116,6 +122,7 @@ class WorkerSession:
         return self._client
 
     def _onGreeting(self, greeting: dict[str, Any]) -> None:
+        self._greeted = True
         self.devices = list(greeting["devices"])
         if greeting["protocol"] != PROTOCOL or greeting["version"] != VERSION:
             logging.warning("FedSegSlicer %s met worker %s", VERSION, greeting["version"])
@@ -139,6 +146,17 @@ def versionProblem(greeting: dict[str, Any]) -> UserError | None:
         "runtime.other-version",
         _("The module is version {own}, its runtime {other}.").format(own=VERSION, other=greeting["version"]),
         _("Install the runtime again, so that both are the same."),
+    )
+
+
+def notStartedError() -> UserError:
+    """Return the error of a runtime whose Python does not get as far as greeting."""
+    from slicer.i18n import tr as _
+
+    return UserError(
+        "runtime.unusable",
+        _("FedSegSlicer's worker could not be started with this runtime."),
+        _("Choose another runtime under Settings, or install it again."),
     )
 
 

@@ -96,6 +96,8 @@ def test_sites_learn_a_model_per_modality_and_it_is_published(tmp_path):
         ("ct-2", 2, 4),
     ]
     assert list(card.modalities) == ["CT"]
+    # the sites' cases annotate value 1 only, whatever else the contract has
+    assert [label.value for label in card.given_labels] == [1]
     liver = next(score for score in card.scores if score.metric == "dice")
     last = [row["dice"] for row in outcome.groups["CT"].score_rows() if row["round"] == 4]
     assert (liver.label, liver.cases) == ("liver", 2)

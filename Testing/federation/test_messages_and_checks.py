@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, Message
 from numpy.testing import assert_array_equal
 
 from FedSegCore.common.errors import BadInputError, FedSegError
-from FedSegCore.federation.checks import check_order, check_own_result, check_result
+from FedSegCore.federation.checks import check_order, check_own_result, check_report, check_result
 from FedSegCore.federation.client_app import answer, app
 from FedSegCore.federation.local_grid import LocalGrid
 from FedSegCore.federation.messages import (
@@ -160,6 +160,7 @@ class TestServerChecks:
 
     def test_a_good_answer_passes(self):
         check_result(self.report(), MODEL, {"fedgs/w": MODEL["w"]}, MODEL, 2)
+        check_report(self.report(annotated=(1, 2)), 2)
 
     @pytest.mark.parametrize(
         ("report", "weights", "extras", "code"),
@@ -172,14 +173,23 @@ class TestServerChecks:
             ({}, {}, {"fedgs/w": np.full((2, 3), np.nan, np.float32)}, "reply.not-finite"),
             ({}, {}, {"fedgs/other": np.zeros(1, np.float32)}, "reply.names"),
             ({}, {}, {"fedgs/w": np.zeros(1, np.float32)}, "reply.shape"),
-            ({"scores": (CaseScore("c", "liver", 1.5, 0.1),)}, {}, {}, "reply.scores"),
-            ({"scores": (CaseScore("c", "liver", 0.5, 0.1, float("nan")),)}, {}, {}, "reply.scores"),
-            ({"seconds": {"train": -1.0}}, {}, {}, "reply.seconds"),
         ],
     )
     def test_what_is_wrong_is_named(self, report, weights, extras, code):
         sent = {**MODEL, **weights}
         assert code_of(lambda: check_result(self.report(**report), sent, extras, MODEL, 2)) == code
+
+    @pytest.mark.parametrize(
+        ("report", "code"),
+        [
+            ({"scores": (CaseScore("c", "liver", 1.5, 0.1),)}, "reply.scores"),
+            ({"scores": (CaseScore("c", "liver", 0.5, 0.1, float("nan")),)}, "reply.scores"),
+            ({"seconds": {"train": -1.0}}, "reply.seconds"),
+            ({"annotated": (1, 3)}, "reply.annotated"),
+        ],
+    )
+    def test_what_is_wrong_with_a_report_is_named(self, report, code):
+        assert code_of(lambda: check_report(self.report(**report), 2)) == code
 
     def test_a_missing_tensor_is_named(self):
         assert code_of(lambda: check_result(self.report(), {"w": MODEL["w"]}, {}, MODEL, 2)) == "reply.names"

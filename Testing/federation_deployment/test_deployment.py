@@ -17,7 +17,7 @@ import pytest
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from tiny_deployment import CONTRACT, family, tiny_federation
 
-from FedSegCore.common.errors import CannotDoHereError
+from FedSegCore.common.errors import CancelledError, CannotDoHereError
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder, CoordinatorSettings
 from FedSegCore.federation.coordinator.loopback import LoopbackFederation
@@ -143,11 +143,18 @@ def test_a_hostile_bundle_is_neither_unpacked_nor_run(federation: LoopbackFedera
         assert not (site.run / "hostile-code-ran").exists()
 
 
+def test_cancelling_stops_the_run(federation: LoopbackFederation) -> None:
+    progress = Progress(lambda _fraction, stage: progress.cancel() if "asked 2 sites" in stage else None)
+    with pytest.raises(CancelledError):
+        federation.run(tiny_federation(rounds=50), progress, "cancelled")
+    assert [status.outcome for status in federation.control.runs().values()].count("stopped") == 1
+
+
 def test_a_site_that_fails_or_is_killed_does_not_stop_the_run(federation: LoopbackFederation, wait_until: Wait) -> None:
-    """Round 1: b answers with an error. Round 2: b's trainer is killed. Round 3: b's SuperNode is killed."""
+    """Round 1: b answers with an error, SuperLink is killed. Round 2: b's trainer is killed. Round 3: its SuperNode."""
     config = tiny_federation(
         rounds=3,
-        round_deadline_s=20.0,
+        round_deadline_s=25.0,
         training={"batch_size": 1, "steps_per_round": 400, "patch_size": (8, 16, 16)},
         # another window than before, so that the cohort is read again
         preprocessing={"CT": Preprocessing(modality="CT", window=(-50.0, 150.0))},
@@ -177,6 +184,8 @@ def test_a_site_that_fails_or_is_killed_does_not_stop_the_run(federation: Loopba
     thread = threading.Thread(target=run)
     thread.start()
     try:
+        wait_until(lambda: federation.sites["a"].progress().get("state") == "training", 60.0)
+        os.kill(federation.coordinator_processes.pid("superlink"), signal.SIGKILL)
         wait_until(lambda: closed(1), 60.0)
         (images / "cohort.json").unlink()
         images.rmdir()

@@ -83,6 +83,23 @@ def test_every_tile_is_standardised_as_in_training():
     np.testing.assert_allclose(scores[1], expected((image - means) / spreads), atol=2e-3)
 
 
+class ThreeChannels(torch.nn.Module):
+    """Channel 2 always wins, channel 1 comes before the background where the image is bright."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(images), images - 0.5, torch.full_like(images, 9.0)], dim=1)
+
+
+def test_labels_no_site_annotated_are_never_given():
+    image = an_image(2, 16, 16)
+    config = NetworkConfig(dimensions=2, out_channels=3)
+    everything = Predictor(ThreeChannels(), config, Tiling((1, 16, 16), CPU, 2), standardise=False)
+    assert (everything.labels(image, Progress()) == 2).all()
+    taught = Predictor(ThreeChannels(), config, Tiling((1, 16, 16), CPU, 2), standardise=False, values=[1])
+    np.testing.assert_array_equal(taught.labels(image, Progress()), image[0] > 0.5)
+    assert (taught.probabilities(image, Progress())[2] == 0).all()
+
+
 def test_progress_is_told_per_tile_and_cancels_at_the_next():
     told = []
 

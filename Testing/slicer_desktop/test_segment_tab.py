@@ -28,6 +28,7 @@ class Panel:
     def __init__(self):
         self.widget = module.FedSegSlicerWidget()
         self.widget.setup()
+        self.widget.enter()
         self.widget.parent._qt_object.isEntered = True
         self.widget.parent._qt_object.resize(420, 680)
         self.widget.parent.show()
@@ -129,6 +130,9 @@ def test_one_click_from_volume_to_result_and_the_panel_stays_alive(open_panel, p
     names = [name for name, _ in table_of(ui)]
     assert names == ["Liver", "Right kidney", "Left kidney", "Spleen", "Lesion"]
     assert "tiny-CT-v2" in ui.resultLabel.text
+    panel.widget.exit()
+    panel.widget.enter()
+    assert ui.resultCollapsibleButton.isVisible()  # still there after a look at another module
     node = findResult(volume)
     wait_until(lambda: node.GetDisplayNode().GetVisibility3D() and node.GetSegmentation().ContainsRepresentation(
         "Closed surface"))  # fmt: skip
@@ -236,8 +240,10 @@ def test_errors_are_shown_in_the_panel_with_code_and_remedy(open_panel):
     assert "Harden the transform" in panel.ui.messageLabel.text
     assert not panel.ui.segmentButton.enabled
     node.SetAndObserveTransformNodeID(None)
-    panel.widget.enter()
     wait_until(lambda: "volume.transformed" not in panel.ui.messageLabel.text or not panel.ui.messageLabel.isVisible())
+    node.SetAndObserveTransformNodeID(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLinearTransformNode").GetID())
+    assert panel.ui.messageLabel.isVisible()
+    assert "volume.transformed" in panel.ui.messageLabel.text
 
 
 def test_a_failed_run_is_shown_and_can_be_tried_again(open_panel, patients):
@@ -260,6 +266,7 @@ def test_without_a_runtime_the_panel_says_what_to_do(open_panel, patients):
     panel = open_panel(runtime="/no/such/folder")
     wait_until(lambda: panel.ui.messageLabel.isVisible())
     assert "runtime.unusable" in panel.ui.messageLabel.text
+    assert not panel.ui.settingsCollapsibleButton.collapsed
     assert not panel.ui.segmentButton.enabled
     panel.ui.runtimePathEdit.currentPath = sys.executable
     panel.ready()

@@ -57,7 +57,7 @@ def test_terminology_is_serialised_as_slicer_does():
 
 
 def test_header_and_voxels(tmp_path):
-    write_segmentation(labels(), CONTRACT, tmp_path / "out.seg.nrrd")
+    write_segmentation(labels(), CONTRACT.labels, tmp_path / "out.seg.nrrd")
     fields = header(tmp_path / "out.seg.nrrd")
     assert fields["space"] == "left-posterior-superior"
     assert fields["sizes"] == "6 5 4"
@@ -77,7 +77,7 @@ def test_header_and_voxels(tmp_path):
 
 def test_reading_back(tmp_path):
     path = tmp_path / "out.seg.nrrd"
-    write_segmentation(labels(), CONTRACT, path)
+    write_segmentation(labels(), CONTRACT.labels, path)
     back = read_label_map(path)
     np.testing.assert_array_equal(back.array, labels().array)
     assert back.grid.close_to(GRID, 1e-9)
@@ -93,7 +93,7 @@ def test_reading_back(tmp_path):
 
 @pytest.mark.parametrize("name", ["out.nii.gz", "out.nii", "out.nrrd", "out.mha"])
 def test_plain_label_maps(tmp_path, name):
-    write_segmentation(labels(), CONTRACT, tmp_path / name)
+    write_segmentation(labels(), CONTRACT.labels, tmp_path / name)
     back = read_label_map(tmp_path / name)
     np.testing.assert_array_equal(back.array, labels().array)
     assert back.grid.close_to(GRID, 1e-4)
@@ -103,7 +103,7 @@ def test_plain_label_maps(tmp_path, name):
 
 
 def test_volumes_in_millilitres():
-    liver, kidney, spleen = segment_volumes(labels(), CONTRACT)
+    liver, kidney, spleen = segment_volumes(labels(), CONTRACT.labels)
     # 12 voxels of 0.5 x 2 x 2.5 mm = 2.5 mm3 each.
     assert liver == {"name": "liver", "value": 1, "code": "10200004", "volume_ml": pytest.approx(0.03)}
     assert kidney["volume_ml"] == pytest.approx(0.0025)
@@ -129,7 +129,7 @@ def test_slicer_loads_it(tmp_path):
     from vtk.util.numpy_support import vtk_to_numpy
 
     path = tmp_path / "out.seg.nrrd"
-    write_segmentation(labels(), CONTRACT, path)
+    write_segmentation(labels(), CONTRACT.labels, path)
     scene = slicer.vtkMRMLScene()
     segmentations = slicer.vtkSlicerSegmentationsModuleLogic()
     segmentations.SetMRMLScene(scene)

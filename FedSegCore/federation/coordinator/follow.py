@@ -1,5 +1,6 @@
 """A run, from its folder to its end: written down, started, followed in words, and its real outcome told."""
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -90,7 +91,8 @@ def follow_run(
             follower.tick()
             status = control.status(run_id)
         except CancelledError:
-            control.stop(run_id)
+            with contextlib.suppress(CannotDoHereError):
+                control.stop(run_id)
             raise
         except CannotDoHereError as error:
             if error.code not in (NOT_RUNNING, REFUSED) or time.monotonic() - answered > _OUTAGE_S:

@@ -74,6 +74,7 @@ def read_result(frame: Frame) -> RoundResult:
     tensors = frame.tensors or {}
     numbers = dict(frame.header["result"])
     numbers["scores"] = tuple(CaseScore(**score) for score in numbers["scores"])
+    numbers["annotated"] = tuple(numbers["annotated"])
     numbers["weights"] = {name[2:]: array for name, array in tensors.items() if name.startswith("w/")}
     numbers["extras"] = {name[2:]: array for name, array in tensors.items() if name.startswith("x/")}
     return RoundResult(**numbers)
