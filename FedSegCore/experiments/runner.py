@@ -175,8 +175,11 @@ class ExperimentRun:
             facts = {"setting": setting, "seed": seed, "site": site.name, "modality": site.modality}
             taught = group.trained_values()
             first, second = part.part(0.0, 0.5), part.part(0.5, 1.0)
-            own = score_cases(group.model_of(member), taught, cases, config, site.modality, first, self.device)
-            common = score_cases(group.model, taught, cases, config, site.modality, second, self.device)
+            common = list(score_cases(group.model, taught, cases, config, site.modality, first, self.device))
+            own = common
+            if member in group.site_models:
+                model = group.site_models[member]
+                own = list(score_cases(model, taught, cases, config, site.modality, second, self.device))
             for own_scores, group_scores in zip(own, common, strict=True):
                 rows += as_rows(facts, own_scores, group_scores)
         return rows

@@ -36,6 +36,8 @@ class TrainingConfig(BaseModel):
         schedule: how it goes on, a name known to ``FedSegCore.learning.schedules``.
         final_learning_rate: reached in the last round under ``"cosine"``, along a half cosine over the rounds.
         weight_decay: AdamW's decay.
+        warm_up_steps: steps (at most a quarter of the round's) over which the rate rises from 0. A fresh optimiser
+            knows no scale yet: its first full steps would undo part of what the average gained.
         batch_size: images (2-D) or patches (3-D) a step.
         steps_per_round: optimiser steps a round; None means one epoch over the cohort's images.
         epochs: epochs a round where ``steps_per_round`` is None.
@@ -56,6 +58,7 @@ class TrainingConfig(BaseModel):
     schedule: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] = "cosine"
     final_learning_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 1e-4
+    warm_up_steps: Annotated[int, Field(ge=0, le=10_000)] = 10
     batch_size: Annotated[int, Field(ge=1, le=256)] = 2
     steps_per_round: Annotated[int, Field(ge=1, le=100_000)] | None = None
     epochs: Annotated[int, Field(ge=1, le=100)] = 1

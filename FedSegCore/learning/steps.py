@@ -36,12 +36,14 @@ class _Round:
     Attributes:
         generator: everything random but dropout.
         optimiser: fresh.
+        warm_up: raises its rate over the first steps.
         received: the parameters as the round found them.
         accumulator: FedGS's sum beside the training, where it is asked for.
     """
 
     generator: torch.Generator
     optimiser: torch.optim.Optimizer
+    warm_up: torch.optim.lr_scheduler.LRScheduler
     received: list[Tensor]
     accumulator: UpdateAccumulator | None
 
@@ -108,7 +110,7 @@ class RoundOfSteps:
         """
         training = self._task.training
         count = training.steps_per_round or training.epochs * math.ceil(self._sampler.units / training.batch_size)
-        this = self._begin(Moment(request.round_number, request.rounds, validation_losses), generator)
+        this = self._begin(Moment(request.round_number, request.rounds, validation_losses), count, generator)
         losses: list[float] = []
         self._network.train()
         cards = [self._device] if self._device.type == "cuda" else []
@@ -127,7 +129,7 @@ class RoundOfSteps:
         extras = this.accumulator.result() if this.accumulator else {}
         return StepsOutcome(len(losses), count - len(losses), sum(losses) / len(losses), extras)
 
-    def _begin(self, moment: Moment, generator: torch.Generator) -> _Round:
+    def _begin(self, moment: Moment, count: int, generator: torch.Generator) -> _Round:
         training = self._task.training
         optimiser = torch.optim.AdamW(
             self._network.parameters(),
@@ -137,7 +139,9 @@ class RoundOfSteps:
         )
         received = [parameter.detach().clone() for parameter in self._network.parameters()]
         watched = UpdateAccumulator(optimiser, self._network, training.fedgs) if training.fedgs else None
-        return _Round(generator, optimiser, received, watched)
+        rising = max(1, min(training.warm_up_steps, count // 4))
+        warm_up = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / rising))
+        return _Round(generator, optimiser, warm_up, received, watched)
 
     def _step_in_memory(self, batch: Batch, this: _Round) -> float | None:
         """Do a step with as large a part of the batch as memory allows; return its loss, None if it was skipped."""
@@ -179,6 +183,7 @@ class RoundOfSteps:
         this.optimiser.step()
         if this.accumulator and self._lesions:
             this.accumulator.add(self._lesions.eta(batch.labels))
+        this.warm_up.step()
         return float(loss.detach())
 
     def _forward(self, batch: Batch, generator: torch.Generator) -> Tensor:

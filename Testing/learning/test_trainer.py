@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from blob_cohort import QUIET, blob_case, blob_cohort, blob_task
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from FedSegCore.augmentation.config import AugmentationConfig, GinConfig
 from FedSegCore.common.errors import BadInputError, CancelledError, CannotDoHereError
@@ -42,7 +43,7 @@ def mean_dice(scores) -> float:
 
 
 def test_rounds_teach_the_network_what_the_labels_are():
-    task = blob_task(augmentation=QUIET, steps_per_round=15)
+    task = blob_task(augmentation=QUIET, steps_per_round=25)
     trainer = LocalTrainer(task, blob_cohort(), site="a")
     weights = fresh(task)
     results = []
@@ -53,7 +54,7 @@ def test_rounds_teach_the_network_what_the_labels_are():
     assert before < 0.4
     assert after > 0.9
     assert results[-1].loss < 0.5 * results[0].loss
-    assert results[0].num_steps == 15
+    assert results[0].num_steps == 25
     assert results[0].num_examples == 18  # three cases of six slices
 
 
@@ -288,3 +289,25 @@ def test_a_step_without_a_finite_loss_is_left_out_and_harms_nothing(caplog):
     assert math.isfinite(result.loss)
     assert all(np.isfinite(array).all() for array in result.weights.values())
     assert "left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("warm_up", "steps", "expected"),
+    [
+        (0, 2, [1e-3] * 2),
+        (10, 1, [1e-3]),  # a round of one step has no time to rise
+        (10, 8, [0.5e-3] + [1e-3] * 7),  # a quarter of eight steps
+        (4, 100, [0.25e-3, 0.5e-3, 0.75e-3] + [1e-3] * 97),
+    ],
+)
+def test_the_rate_rises_over_the_first_steps_of_a_round(warm_up, steps, expected):
+    task = blob_task(
+        augmentation=QUIET, learning_rate=1e-3, warm_up_steps=warm_up, steps_per_round=steps, patch_size=(1, 8, 8)
+    )
+    rates = []
+    hook = register_optimizer_step_pre_hook(lambda own, _args, _kwargs: rates.append(own.param_groups[0]["lr"]))
+    try:
+        LocalTrainer(task, blob_cohort(), site="a").train_round(fresh(task), request())
+    finally:
+        hook.remove()
+    assert rates == pytest.approx(expected)
