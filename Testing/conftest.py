@@ -1,7 +1,10 @@
 """Fixtures every test may use."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,3 +21,20 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real images are not on this machine (set FEDSEG_DATA to their folder)")
     return folder
+
+
+@pytest.fixture
+def fedseg(monkeypatch, capsys, caplog) -> Callable[..., SimpleNamespace]:
+    """Run the fedseg command in this process through its entry point; gives its exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> SimpleNamespace:
+        from FedSegCore.cli.main import main
+
+        monkeypatch.setattr(sys, "argv", ["fedseg", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=caught.value.code, out=out, err=err)
+
+    return run

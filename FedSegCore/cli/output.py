@@ -4,8 +4,9 @@ import json
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -13,16 +14,42 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from FedSegCore.common.progress import Progress
+from FedSegCore.common.progress import Progress, ProgressCallback
 
 console = Console(stderr=True, highlight=False)
 """For people: progress, tables, messages (stderr, so that stdout stays machine-readable)."""
+
+LINE_EVERY_S = 10.0
+"""Where standard error is no terminal, a line of progress is printed this often."""
 
 
 def emit_json(value: dict[str, Any]) -> None:
     """Print ``value`` as one line of JSON on stdout."""
     sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[ProgressCallback]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda fraction, stage: bar.update(task, completed=fraction, description=f"{title}: {stage}")
+
+
+def _lines(title: str) -> ProgressCallback:
+    """Return what reports to a log file: a line now and then instead of a bar."""
+    started = time.monotonic()
+    told = -LINE_EVERY_S
+
+    def show(fraction: float, stage: str) -> None:
+        nonlocal told
+        now = time.monotonic() - started
+        if now - told >= LINE_EVERY_S:
+            told = now
+            console.print(f"{title}: {fraction:4.0%} after {now:.0f} s: {stage}", soft_wrap=True)
+
+    return show
 
 
 @contextmanager
@@ -34,13 +61,9 @@ def progress_bar(title: str) -> Iterator[Progress]:
         cancelled.set()
 
     previous = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     try:
-        with Bar(*columns, console=console, transient=not console.is_terminal) as bar:
-            task = bar.add_task(title, total=1.0)
-            yield Progress(
-                lambda fraction, stage: bar.update(task, completed=fraction, description=f"{title}: {stage}"), cancelled
-            )
+        with _bar(title) if console.is_terminal else nullcontext(_lines(title)) as show:
+            yield Progress(show, cancelled)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -16,7 +16,6 @@ import SimpleITK as sitk
 from blob_scans import CT, ball_scan, centred, dice, publish
 from test_segmenter import GRIDS
 
-from FedSegCore.cli.main import main
 from FedSegCore.inference.weights import weights_of
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.networks.registry import build_network
@@ -25,21 +24,6 @@ from FedSegCore.volumes.reading import read_label_map
 from FedSegCore.volumes.segmentation_file import read_segments
 from FedSegCore.volumes.volume import Grid, Volume
 from FedSegCore.volumes.writing import write_volume
-
-
-@pytest.fixture
-def fedseg(monkeypatch, capsys, caplog):
-    """Run the command in this process; gives its exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["fedseg", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return SimpleNamespace(code=caught.value.code, out=out, err=err)
-
-    return run
 
 
 @pytest.fixture

@@ -1,0 +1,195 @@
+"""``fedseg experiment`` through its entry point, on a small data set of generated patients."""
+
+import csv
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from FedSegCore.common.errors import CancelledError
+from FedSegCore.common.progress import Progress
+from FedSegCore.experiments.config import read_experiment
+from FedSegCore.experiments.data import read_sites
+from FedSegCore.experiments.runner import ExperimentRun
+from FedSegCore.inference.devices import choose_device
+from FedSegCore.models.release import list_releases
+from FedSegCore.phantoms.patient_files import write_patient
+from FedSegCore.phantoms.torso import make_patient
+
+EXPERIMENT = """
+name = "tiny"
+title = "Two sites"
+question = "Does the whole chain run?"
+data_root = "data"
+seeds = [0, 1]
+default = "flames"
+reference = "local"
+target = { CT = 1.0 }
+
+[[sites]]
+name = "north"
+modality = "CT"
+dataset = "phantoms"
+patients = [0, 3]
+test_patients = 1
+validation_patients = 1
+mapping = { "liver" = [1], "right kidney" = [2] }
+
+[[sites]]
+name = "south"
+modality = "CT"
+dataset = "phantoms"
+patients = [3, 5]
+test_patients = 1
+mapping = { "liver" = [1], "right kidney" = [2] }
+
+[settings.flames]
+title = "FLAMES"
+
+[settings.local]
+title = "alone"
+pooling = "local"
+federation.aggregation.rule = "fedavg"
+
+[settings.pooled]
+title = "one place"
+pooling = "pooled"
+federation.aggregation.rule = "fedavg"
+
+[federation]
+rounds = 2
+contract.labels = [
+    { name = "liver", value = 1, colour = [221, 130, 101], type = { code = "10200004", meaning = "Liver" } },
+    { name = "right kidney", value = 2, colour = [185, 102, 83], type = { code = "64033007", meaning = "Kidney" } },
+]
+preprocessing.CT = { modality = "CT", spacing = [8.0, 8.0, 8.0], window = [-160.0, 240.0] }
+networks.default = { dimensions = 2, options = { channels = [4, 8], strides = [2], residual_units = 0 } }
+training = { patch_size = [1, 48, 48], batch_size = 4, steps_per_round = 3 }
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """A folder with the experiment's file and its data set."""
+    folder = tmp_path_factory.mktemp("study")
+    data = folder / "data" / "phantoms"
+    rows = []
+    for n in range(5):
+        files = write_patient(data, f"case{n}", make_patient("CT", 50 + n, size="test"))
+        rows.append([f"case{n}", files.image.name, files.labels.name, "here", f"p{n}", "", ""])
+    with (data / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["case", "image", "mask", "site", "patient", "labels_present", "note"], *rows])
+    (folder / "tiny.toml").write_text(EXPERIMENT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(study, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("results") / "out"
+    run_to(study, out, Progress())
+    return out
+
+
+def run_to(study: Path, out: Path, progress: Progress) -> dict:
+    config = read_experiment(study / "tiny.toml")
+    run = ExperimentRun(config, read_sites(config, study / "data"), "quick", out, choose_device("cpu"))
+    return run.run(progress)
+
+
+def test_the_command_leaves_rows_releases_and_a_report(fedseg, study, tmp_path):
+    out = tmp_path / "out"
+    done = fedseg("experiment", study / "tiny.toml", "--out", out, "--device", "cpu", "--threads", 1, "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out.splitlines()[-1])
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    # 3 settings x 2 seeds x 2 sites x 1 test case x 2 labels
+    assert len(rows) == 24
+    assert {row["case"] for row in rows} == {"case2", "case4"}
+    assert {row["site"] for row in rows} == {"north", "south"}
+    assert all(0.0 <= row["dice"] <= 1.0 and 0.0 <= row["group_dice"] <= 1.0 for row in rows)
+    # a site's own mix differs from the group's model under FLAMES only
+    differ = {row["setting"] for row in rows if row["dice"] != row["group_dice"]}
+    assert differ <= {"flames"}
+    assert [release.id for release in list_releases(Path(told["releases"]))] == ["tiny-CT-v1"]
+    page = Path(told["report"]).read_text(encoding="utf-8")
+    assert "does not reach the goal of 1.00" in page
+    assert "FLAMES" in page
+
+
+def test_a_killed_experiment_goes_on_where_it_was_with_the_same_numbers(study, finished, tmp_path):
+    out = tmp_path / "out"
+    stop = threading.Event()
+
+    def cancel_in_the_second_run(fraction: float, _stage: str) -> None:
+        if fraction > 0.3:
+            stop.set()
+
+    with pytest.raises(CancelledError):
+        run_to(study, out, Progress(cancel_in_the_second_run, stop))
+    assert not (out / "results.json").exists()
+    kept = sorted(path.parent.name for path in out.glob("runs/*/run.json"))
+    assert kept
+    assert len(kept) < 6
+    run_to(study, out, Progress())
+    again, unbroken = (json.loads((folder / "results.json").read_text())["rows"] for folder in (out, finished))
+    assert again == unbroken
+
+
+def test_results_of_another_experiment_are_not_mixed_in(fedseg, study, finished, tmp_path):
+    changed = tmp_path / "changed.toml"
+    changed.write_text((study / "tiny.toml").read_text().replace("rounds = 2", "rounds = 3"))
+    done = fedseg("experiment", changed, "--out", finished, "--data", study / "data")
+    assert done.code == 3
+    assert "experiment.other-folder" in done.err
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (('dataset = "phantoms"', 'dataset = "nowhere"'), "experiment.data-absent"),
+        (("patients = [3, 5]", "patients = [4, 5]"), "experiment.too-few-patients"),
+        (("patients = [3, 5]", "patients = [2, 5]"), "experiment.patient-twice"),
+    ],
+)
+def test_what_is_wrong_with_the_data_is_said(fedseg, study, tmp_path, change, code):
+    assert change[0] in EXPERIMENT
+    broken = tmp_path / "broken.toml"
+    broken.write_text(EXPERIMENT.replace(*change))
+    done = fedseg("experiment", broken, "--out", tmp_path / "out", "--data", study / "data")
+    assert done.code == 3
+    assert code in done.err
+
+
+def test_an_unknown_budget_is_refused(fedseg, study, tmp_path):
+    done = fedseg("experiment", study / "tiny.toml", "--out", tmp_path / "out", "--budget", "huge")
+    assert done.code == 3
+    assert "experiment.unknown-budget" in done.err
+
+
+def test_the_shipped_experiment_splits_the_real_images_by_patient(real_data):
+    config = read_experiment(Path(__file__).resolve().parents[2] / "experiments" / "abdomen.toml")
+    sites = read_sites(config, real_data)
+    assert [(site.name, len(site.training), len(site.test)) for site in sites] == [
+        ("ct-a", 3, 2),
+        ("ct-b", 2, 2),
+        ("mr-a", 4, 2),
+        ("mr-b", 4, 2),
+    ]
+    parts = [{case.patient for case in part} for site in sites for part in (site.training, site.test)]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 21
+    for site in sites:
+        for case in (*site.training, *site.test):
+            # liver on the patient's right (small LPS x), spleen on the left; in all of them
+            present = case.labels.array[0]
+            right, left = ((present == value).nonzero()[2].mean() for value in (1, 4))
+            x = [case.image.grid.affine()[0, 0] * place for place in (right, left)]
+            assert x[0] < x[1], (site.name, case.case_id)
+
+
+@pytest.fixture(autouse=True)
+def _no_folder_left_half_written(tmp_path):
+    yield
+    assert not list(tmp_path.rglob(".writing-*"))
+    shutil.rmtree(tmp_path, ignore_errors=True)
