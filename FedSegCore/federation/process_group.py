@@ -84,6 +84,31 @@ class Child:
             os.close(descriptor)
 
 
+class Restarts:
+    """Whether a child that ended is worth another start: not after several that ended soon after they began.
+
+    Args:
+        most: starts in a row that may end soon.
+        soon_s: what counts as soon.
+    """
+
+    def __init__(self, most: int = 5, soon_s: float = 60.0) -> None:
+        self._most = most
+        self._soon_s = soon_s
+        self._in_a_row = 0
+        self._since = -soon_s
+
+    def started(self) -> None:
+        """Note a start."""
+        now = time.monotonic()
+        self._in_a_row = self._in_a_row + 1 if now - self._since < self._soon_s else 1
+        self._since = now
+
+    def exhausted(self) -> bool:
+        """Return whether the last starts all ended soon."""
+        return self._in_a_row >= self._most and time.monotonic() - self._since < self._soon_s
+
+
 def stop_trees(roots: Iterable["subprocess.Popen[bytes]"], grace_s: float = 6.0) -> None:
     """Stop processes with everything they started: asked first, killed after ``grace_s``; by id only."""
     running = [root for root in roots if root.poll() is None]

@@ -36,7 +36,7 @@ from FedSegCore.federation.coordinator.folder import CoordinatorFolder, Coordina
 from FedSegCore.federation.coordinator.follow import RunFollower, write_run
 from FedSegCore.federation.initial_model import initial_model
 from FedSegCore.federation.log_tail import LogTail
-from FedSegCore.federation.process_group import stop_trees
+from FedSegCore.federation.process_group import Restarts, stop_trees
 from FedSegCore.federation.site.cohort_file import load_cohort, read_cohort_file
 from FedSegCore.federation.site.cohort_trainer import CohortTrainer
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
@@ -311,6 +311,18 @@ def test_stopping_a_tree_also_ends_what_does_not_listen(tmp_path: Path, wait_unt
         stop_trees([root], grace_s=0.5)
     assert time.monotonic() - started < 10.0
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+
+
+def test_a_child_that_ends_at_once_is_given_up_and_one_that_lived_is_not() -> None:
+    soon = Restarts(most=3, soon_s=0.2)
+    for _ in range(3):
+        assert not soon.exhausted()
+        soon.started()
+    assert soon.exhausted()
+    time.sleep(0.25)
+    assert not soon.exhausted()
+    soon.started()
+    assert not soon.exhausted()
 
 
 def test_only_whole_lines_are_read_and_each_once(tmp_path: Path) -> None:

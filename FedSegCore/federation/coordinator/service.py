@@ -5,12 +5,12 @@ import subprocess
 
 from FedSegCore.common.errors import CannotDoHereError
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
-from FedSegCore.federation.process_group import Child, child_environment
+from FedSegCore.federation.process_group import Child, Restarts, child_environment
 
 RUNS_VARIABLE = "FEDSEG_RUNS"
 """Environment variable by which a server app finds the coordinator's folder of runs."""
 
-_MOST_STARTS = 5
+_NAMES = ("superlink", "superexec")
 
 
 class CoordinatorProcesses:
@@ -25,11 +25,11 @@ class CoordinatorProcesses:
     def __init__(self, folder: CoordinatorFolder) -> None:
         self._folder = folder
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._starts: dict[str, int] = {}
+        self._starts = {name: Restarts() for name in _NAMES}
 
     def start(self) -> None:
         """Start both; ``ControlClient.wait_until_up`` tells when SuperLink answers."""
-        for name in ("superlink", "superexec"):
+        for name in _NAMES:
             self._start(name)
 
     def tick(self) -> list[str]:
@@ -43,7 +43,7 @@ class CoordinatorProcesses:
             code = child.poll()
             if code is None:
                 continue
-            if self._starts[name] >= _MOST_STARTS:
+            if self._starts[name].exhausted():
                 raise CannotDoHereError(
                     "coordinator.ended",
                     f"The coordinator's {name} cannot be kept running.",
@@ -68,7 +68,7 @@ class CoordinatorProcesses:
             address = f"127.0.0.1:{folder.settings().control_port}"
             arguments += ["--runtime-api-address", address, "--secret-file", str(folder.superexec_secret)]
             arguments += ["--root-certificates", str(folder.authority_certificate)]
-        self._starts[name] = self._starts.get(name, 0) + 1
+        self._starts[name].started()
         self._children[name] = Child(
             name=name,
             module=f"FedSegCore.federation.coordinator.{name}",

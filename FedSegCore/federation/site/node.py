@@ -10,11 +10,10 @@ from typing import Any
 
 from FedSegCore.common.errors import CannotDoHereError, FedSegError
 from FedSegCore.federation.log_tail import LogTail
-from FedSegCore.federation.process_group import Child, child_environment, free_ports
+from FedSegCore.federation.process_group import Child, Restarts, child_environment, free_ports
 from FedSegCore.federation.site.folder import SiteFolder
 
 _RETRY_S = 5.0
-_MOST_TRAINER_STARTS = 5
 
 _SUPERNODE_WORDS = (
     (re.compile(r"SuperNode ID: \d+"), "connected to the federation"),
@@ -51,7 +50,7 @@ class SiteProcesses:
         self._tail = LogTail(folder.logs / "supernode.log", from_end=True)
         self._recent: list[str] = []
         self._trainer: subprocess.Popen[bytes] | None = None
-        self._trainer_starts = 0
+        self._trainer_starts = Restarts()
         self._supernode: subprocess.Popen[bytes] | None = None
         self._superexec: subprocess.Popen[bytes] | None = None
         self._supernode_address = ""
@@ -61,7 +60,7 @@ class SiteProcesses:
         """Start the trainer, which takes longest, before there is anything to connect to."""
         self._folder.empty_run()
         self._trainer = self._child("trainer", "trainer_process", threads=True).start()
-        self._trainer_starts = 1
+        self._trainer_starts.started()
 
     def processes(self) -> list["subprocess.Popen[bytes]"]:
         """Return the running children, for ``stop_trees``."""
@@ -111,10 +110,10 @@ class SiteProcesses:
         code = self._trainer.poll()
         if code is None:
             return []
-        if self._trainer_starts >= _MOST_TRAINER_STARTS:
+        if self._trainer_starts.exhausted():
             self._end("site.trainer", "The trainer ended again and again.", "Read logs/trainer.log in its folder.")
             return ["the trainer cannot be kept running"]
-        self._trainer_starts += 1
+        self._trainer_starts.started()
         self._folder.forget_trainer()
         self._trainer = self._child("trainer", "trainer_process", threads=True).start()
         return [f"the trainer ended (code {code}) and is started again"]
