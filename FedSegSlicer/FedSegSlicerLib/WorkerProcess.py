@@ -126,8 +126,8 @@ class SubprocessWorker:
         try:
             self._process.stdin.write(line)
             self._process.stdin.flush()
-        except OSError:
-            # It has just ended; ``finished`` is on its way and says so.
+        except (OSError, ValueError):
+            # It has just ended (and its pipe may be closed); ``finished`` is on its way and says so.
             return
 
     def stop(self) -> None:

@@ -38,14 +38,21 @@ def save(pixels: np.ndarray, path: Path) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def make_views():
+@pytest.fixture
+def views():
+    """Return an axial, a coronal and a 3-D view, which do not outlive the test: each change of the scene draws them."""
     manager = slicer.app.core.view_manager
     manager.register_factory(DirectViewFactory(do_render_offscreen=True))
     kinds = (ViewLayoutDefinition.axial_view(), ViewLayoutDefinition.coronal_view(), ViewLayoutDefinition.threed_view())
     views = [manager.create_view(kind) for kind in kinds]
     for view in views:
         view.render_window().SetSize(SIDE, SIDE)
-    return views
+    yield views
+    for view in views:
+        view.set_render_blocked(True)
+        view.set_scene(None)
+        manager.remove_view(view.get_singleton_tag())
+        view.finalize()
 
 
 def tint(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
@@ -60,8 +67,8 @@ def tint(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return (np.abs((hue - wanted + 180) % 360 - 180) < 10) & (strength > 20)
 
 
-def test_the_result_is_drawn_over_its_image_and_in_3d(patients, tmp_path):
-    axial, coronal, threed = make_views()
+def test_the_result_is_drawn_over_its_image_and_in_3d(views, patients, tmp_path):
+    axial, coronal, threed = views
     volume = load_volume(patients["CT"], "CT abdomen")
     path = patients["CT.labels"]
     node = loadResult(path, hashlib.sha256(path.read_bytes()).hexdigest(), volume, "tiny-CT-v2")
