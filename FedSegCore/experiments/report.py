@@ -178,8 +178,8 @@ def _method(story: _Story) -> list[Block]:
     ]
     seeds = ", ".join(map(str, story.config.seeds))
     words = (
-        f"Budget: {story.results['budget']}. Seeds: {seeds}. Every setting has the same patients, splits and "
-        "number of training steps per site and round. No test patient influences training, schedule or choice of "
+        f"Budget: {story.results['budget']}. Seeds: {seeds}. Every setting has the same patients and splits. "
+        "No test patient influences training, schedule or choice of "
         "model: the model of the last round is tested."
     )
     software = [{"package": name, "version": version} for name, version in story.results["software"].items()]
