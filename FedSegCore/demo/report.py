@@ -159,7 +159,7 @@ def _pictures(cases: Sequence[SegmentedCase]) -> list[Block]:
     blocks.append(
         Gallery(
             [
-                Picture(render_segments(labels, TORSO_CONTRACT, pixels=360), f"{_KIND[case.modality]}: {words}")
+                Picture(render_segments(labels, TORSO_CONTRACT, pixels=300), f"{_KIND[case.modality]}: {words}")
                 for case in solid
                 for words, labels in (("truth", case.truth), ("model", case.found))
             ]
