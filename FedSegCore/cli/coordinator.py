@@ -2,13 +2,16 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from FedSegCore.cli.options import checked_options
 from FedSegCore.cli.output import console, emit_json, progress_bar
 from FedSegCore.common.errors import CancelledError
+
+if TYPE_CHECKING:
+    from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 
 app = typer.Typer(no_args_is_help=True, help="Run a federation: set up, admit sites, start and stop runs.")
 
@@ -88,9 +91,12 @@ def run(
     folder: Folder,
     federation: Annotated[Path, typer.Argument(help="The federation's TOML file.")],
     name: Annotated[str, typer.Option(help="The run's name; a name used before goes on with its next round.")],
+    publishing: Annotated[
+        bool, typer.Option("--publish/--no-publish", help="Publish the models as signed releases at the end.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
-    """Start a run and follow it to its end; Ctrl+C stops it."""
+    """Start a run, follow it to its end and publish its models; Ctrl+C stops it."""
     from FedSegCore.federation.config import read_federation_config
     from FedSegCore.federation.coordinator.folder import CoordinatorFolder
     from FedSegCore.federation.coordinator.follow import follow_run, write_run
@@ -104,8 +110,30 @@ def run(
         run_id = control.start(name)
         follow_run(control, run_folder, run_id, progress)
     console.print(f"The run {name} is done; its results are in {run_folder}.")
+    releases = _publish(opened, name) if publishing else []
     if as_json:
-        emit_json({"run": name, "run_id": str(run_id), "outcome": "completed", "folder": str(run_folder)})
+        told = {"run": name, "run_id": str(run_id), "outcome": "completed", "folder": str(run_folder)}
+        emit_json({**told, "releases": releases})
+
+
+@app.command()
+def publish(
+    folder: Folder, name: Annotated[str, typer.Argument(help="The run's name.")], as_json: Json = False
+) -> None:
+    """Publish the models of a run, as far as it has come, as signed releases."""
+    from FedSegCore.federation.coordinator.folder import CoordinatorFolder
+
+    releases = _publish(CoordinatorFolder.open(folder), name)
+    if as_json:
+        emit_json({"run": name, "releases": releases})
+
+
+def _publish(opened: "CoordinatorFolder", name: str) -> list[str]:
+    from FedSegCore.federation.coordinator.releasing import publish_run
+
+    releases = [path.name for path in publish_run(opened, name).values()]
+    console.print(f"Published {', '.join(releases)} in {opened.releases}.")
+    return releases
 
 
 @app.command()

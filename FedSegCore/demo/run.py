@@ -9,6 +9,7 @@ from FedSegCore.common.progress import Progress
 from FedSegCore.demo.patients import UnseenPatient, write_sites, write_unseen
 from FedSegCore.demo.report import DemoFacts, SegmentedCase, write_demo_report
 from FedSegCore.demo.settings import demo_federation
+from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 from FedSegCore.federation.coordinator.loopback import run_on_loopback
 from FedSegCore.federation.publishing import publish_outcome
 from FedSegCore.inference.segment_file import SegmentOrder, segment_file
@@ -70,7 +71,7 @@ def run_demo(out: Path, rounds: int, seed: int, progress: Progress) -> DemoResul
         config = demo_federation(rounds, seed)
         outcome = run_on_loopback(config, sites, folder / "federation", progress.part(0.06, 0.94))
         watch.stage("federated training")
-        key = load_or_make_key(folder / "federation" / "release.key")
+        key = load_or_make_key(CoordinatorFolder(folder / "federation" / "coordinator").release_key)
         publish_outcome(outcome, folder / RELEASES, key)
         cases = _segment_unseen(folder, unseen, progress.part(0.94, 0.98))
         watch.stage("publishing and segmenting")

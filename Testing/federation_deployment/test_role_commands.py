@@ -13,6 +13,7 @@ import pytest
 from tiny_deployment import write_cohort
 
 from FedSegCore.federation.process_group import child_environment, free_ports
+from FedSegCore.models.release import list_releases
 
 Wait = Callable[..., None]
 
@@ -110,6 +111,16 @@ def test_a_federation_by_commands(tmp_path: Path, wait_until: Wait) -> None:
         done = json.loads(run.stdout.splitlines()[-1])
         assert done["outcome"] == "completed"
         assert (Path(done["folder"]) / "state").is_dir()
+        # published at the end, and again on demand, under a key that serves nothing else
+        again = fedseg(tmp_path, "coordinator", "publish", coordinator, "first", "--json")
+        assert json.loads(again.stdout.splitlines()[-1])["releases"][0].endswith("-v2")
+        found = list_releases(coordinator / "releases")
+        assert [release.card.version for release in found] == [2, 1]
+        assert done["releases"] == [found[1].id]
+        assert (coordinator / "release.key").stat().st_mode & 0o077 == 0
+        for wrong in ("../first", "never"):
+            refused = fedseg(tmp_path, "coordinator", "publish", coordinator, wrong)
+            assert refused.returncode in (2, 3), refused.stderr
 
         status = fedseg(tmp_path, "coordinator", "status", coordinator, "--json")
         told = json.loads(status.stdout.splitlines()[-1])

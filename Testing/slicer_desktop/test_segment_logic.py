@@ -238,8 +238,8 @@ def test_a_killed_worker_is_told_and_the_next_click_starts_another(desk, patient
 
 def test_a_volume_removed_meanwhile_is_told(desk, patients, releases):
     volume = load_volume(patients["CT"])
-    desk.segment(volume, "tiny-CT-v2", releases)
-    desk.rest()
+    desk.segment(volume, "tiny-CT-v1", releases)
+    desk.wait(lambda: any(progress.fraction > 0 for progress in desk.progress))
     slicer.mrmlScene.RemoveNode(volume)
     desk.wait(lambda: desk.errors)
     assert desk.errors[0].code == "volume.gone"

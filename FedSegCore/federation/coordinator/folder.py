@@ -133,6 +133,16 @@ class CoordinatorFolder:
         return self.path / "runs"
 
     @property
+    def releases(self) -> Path:
+        """Folder of model releases."""
+        return self.path / "releases"
+
+    @property
+    def release_key(self) -> Path:
+        """Key that signs releases; another one than any that serves connections."""
+        return self.path / "release.key"
+
+    @property
     def logs(self) -> Path:
         """Folder of the children's output."""
         return self.path / "logs"

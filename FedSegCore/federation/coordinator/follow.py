@@ -21,15 +21,24 @@ _OUTAGE_S = 60.0
 _RUN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
+def checked_run_name(name: str) -> str:
+    """Return ``name``, which becomes a folder's name.
+
+    Raises:
+        UsageError: it is not made of lower case letters, digits and hyphens.
+    """
+    if not _RUN_NAME.fullmatch(name):
+        raise UsageError("run.name", f"{name!r} is no name for a run.", "Use lower case letters, digits and hyphens.")
+    return name
+
+
 def write_run(folder: CoordinatorFolder, name: str, config: FederationConfig) -> Path:
     """Make ``runs/<name>`` with the federation's configuration, where the server app looks for it, and return it.
 
     Raises:
-        UsageError: ``name`` is not made of lower case letters, digits and hyphens.
+        UsageError: ``run.name``.
     """
-    if not _RUN_NAME.fullmatch(name):
-        raise UsageError("run.name", f"{name!r} is no name for a run.", "Use lower case letters, digits and hyphens.")
-    run_folder = private_folder(folder.runs / name)
+    run_folder = private_folder(folder.runs / checked_run_name(name))
     write_text(run_folder / "federation.json", config.model_dump_json(indent=2) + "\n", private=True)
     return run_folder
 
