@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .SegmentationResult import ResultRow
 
 COLOR_SIDE = 14
+ROW_MARGIN = 8
 
 
 class SegmentTab:
@@ -79,6 +80,10 @@ class SegmentTab:
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         header.setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
         self.ui.resultTable.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+        self.ui.resultTable.setWordWrap(False)
+        rows = self.ui.resultTable.verticalHeader()
+        rows.setSectionResizeMode(qt.QHeaderView.Fixed)
+        rows.setDefaultSectionSize(self.ui.resultTable.fontMetrics().height() + ROW_MARGIN)
         for widget in (self.ui.messageLabel, self.ui.resultCollapsibleButton):
             widget.setVisible(False)
 
@@ -287,10 +292,10 @@ class SegmentTab:
         table.setRowCount(len(outcome.rows))
         for number, row in enumerate(outcome.rows):
             self._showRow(number, row)
-        table.resizeRowsToContents()
-        height = table.horizontalHeader().height + 2 * table.frameWidth
-        height += sum(table.rowHeight(number) for number in range(len(outcome.rows)))
-        table.setFixedHeight(height)
+        # As high as its rows, so that it never scrolls; hints, because nothing has its size yet while it is hidden.
+        header = table.horizontalHeader().sizeHint.height()
+        rows = len(outcome.rows) * table.verticalHeader().defaultSectionSize
+        table.setFixedHeight(header + rows + 2 * table.frameWidth)
         words = [
             _("{release} as {modality}, {seconds:.1f} s on {device}.").format(
                 release=outcome.release,

@@ -35,11 +35,14 @@ def confidenceWords(choices: Choices) -> str:
 def releaseWords(release: Release) -> str:
     """Return what a release finds and what it was made of."""
     words = [_("Finds {labels}.").format(labels=", ".join(release.labels))]
-    if release.sites:
+    if release.sites == 1:
+        words.append(_("Trained by one site in {rounds} rounds.").format(rounds=release.rounds))
+    elif release.sites > 1:
         words.append(
-            _("Trained by {sites} site(s) in {rounds} rounds").format(sites=release.sites, rounds=release.rounds)
-            + (_(", mean Dice {dice:.2f}.").format(dice=release.dice) if release.dice is not None else ".")
+            _("Trained by {sites} sites in {rounds} rounds.").format(sites=release.sites, rounds=release.rounds)
         )
+    if release.dice is not None:
+        words.append(_("Mean Dice there: {dice:.2f}.").format(dice=release.dice))
     return " ".join(words)
 
 

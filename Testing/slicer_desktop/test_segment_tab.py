@@ -372,6 +372,10 @@ def check_nothing_is_clipped(panel):
     if table.isVisible():
         assert not table._qt_object.verticalScrollBar().isVisible()
         assert table._qt_object.sizeHintForColumn(1) <= table._qt_object.columnWidth(1)
+        last = table._qt_object.visualItemRect(table._qt_object.item(table.rowCount - 1, 0))
+        assert last.bottom() <= table._qt_object.viewport().height()
+        below = panel.ui.resultLabel._qt_object.geometry()
+        assert not table._qt_object.geometry().intersects(below)
 
 
 @pytest.mark.parametrize("width", [340, 420])
