@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tools.error_page import PAGE, page
 
 from FedSegCore import __version__
 from FedSegCore.cli.main import build_app
@@ -97,3 +98,9 @@ def test_wrong_usage_exits_2(fedseg):
 def test_bootstrap_can_be_read_by_an_old_python():
     """It must get as far as saying that Python is too old."""
     ast.parse((ROOT / "bootstrap.py").read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+def test_the_error_page_is_what_the_source_says():
+    """Written by ``python Testing/tools/error_page.py``; the worker's errors point into it."""
+    assert PAGE.read_text(encoding="utf-8") == page()
+    assert page().count("\n### ") > 100

@@ -18,7 +18,7 @@ INTERNAL_ERROR = -32603
 REQUEST_CANCELLED = -32800  # as the Language Server Protocol has it
 APPLICATION_ERROR = -32000
 
-HELP_PAGE = "README.md"
+HELP_PAGE = "docs/errors.md"
 
 
 class Request(BaseModel):
@@ -101,5 +101,5 @@ def encode(message: Message) -> bytes:
 
 
 def help_anchor(code: str) -> str:
-    """Return where an error code is explained: the README's heading of the code, as GitHub makes its anchor."""
+    """Return where an error code is explained: the heading of the error page, as GitHub makes its anchor."""
     return f"{HELP_PAGE}#{code.replace('.', '')}"

@@ -92,7 +92,7 @@ def test_errors_carry_code_cause_remedy_and_page(tmp_path):
     assert data["code"] == "release.no-folder"
     assert data["cause"]
     assert data["remedy"]
-    assert data["help"] == "README.md#releaseno-folder"
+    assert data["help"] == "docs/errors.md#releaseno-folder"
     assert str(tmp_path) not in json.dumps(queue_replies)
 
 
@@ -269,7 +269,7 @@ def test_faults_of_the_machine_are_named():
 
 
 def test_help_anchor_is_the_one_github_makes_of_the_heading():
-    assert help_anchor("image.four-dimensional") == "README.md#imagefour-dimensional"
+    assert help_anchor("image.four-dimensional") == "docs/errors.md#imagefour-dimensional"
 
 
 def test_jobs_run_in_order_and_idle_work_runs_once():
@@ -303,6 +303,6 @@ def test_cancelled_and_coded_errors_keep_their_words():
         "code": "device.unavailable",
         "cause": "There is no GPU here.",
         "remedy": "Choose the CPU.",
-        "help": "README.md#deviceunavailable",
+        "help": "docs/errors.md#deviceunavailable",
     }
     assert sent[1]["error"]["code"] == -32800
