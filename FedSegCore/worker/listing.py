@@ -34,7 +34,7 @@ def list_for_people(folder: Path, modality: str | None, progress: Progress) -> d
             "name": card.name,
             "version": card.version,
             "modalities": sorted(card.modalities),
-            "labels": list(card.contract.names),
+            "labels": [label.name for label in card.given_labels],
             "federation": card.federation,
             "rounds": card.rounds,
             "sites": len(card.sites),
