@@ -7,7 +7,7 @@ from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.phantoms.torso import TORSO_CONTRACT
 from FedSegCore.volumes.preprocessing import Preprocessing
 
-ROUNDS = 10
+ROUNDS = 7
 """Rounds of the demo unless told otherwise."""
 
 _PREPROCESSING = {
@@ -17,13 +17,14 @@ _PREPROCESSING = {
 }
 _TRAINING = TrainingConfig(
     patch_size=(1, 96, 96),
-    batch_size=16,
-    steps_per_round=30,
+    batch_size=12,
+    steps_per_round=45,
     learning_rate=6e-3,
     final_learning_rate=5e-4,
     foreground_fraction=0.9,
 )
-_ULTRASOUND = _TRAINING.model_copy(update={"patch_size": (1, 160, 160), "batch_size": 8})
+_ULTRASOUND = _TRAINING.model_copy(update={"patch_size": (1, 160, 160), "batch_size": 6, "steps_per_round": 30})
+_NETWORK = NetworkConfig(dimensions=2, options={"channels": [12, 24, 48, 96]})
 
 
 def demo_federation(rounds: int, seed: int) -> FederationConfig:
@@ -42,6 +43,6 @@ def demo_federation(rounds: int, seed: int) -> FederationConfig:
         ),
         training=_TRAINING,
         trainings={"US": _ULTRASOUND},
-        networks={"default": NetworkConfig(dimensions=2)},
+        networks={"default": _NETWORK},
         preprocessing=_PREPROCESSING,
     )

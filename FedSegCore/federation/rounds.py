@@ -61,7 +61,7 @@ class FederationLoop:
         progress: Progress | None = None,
         participation: Participation = always,
         make_model: ModelMaker = initial_model,
-        poll_s: float = 0.5,
+        poll_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
