@@ -32,6 +32,7 @@ def segment(
     ] = None,
     device: Annotated[_Device, typer.Option(help="Where to compute.")] = _Device.AUTO,
     frame: Annotated[int | None, typer.Option(min=0, help="Which volume of a 4-D image, from 0.")] = None,
+    site: Annotated[Path | None, typer.Option(help="Site's folder whose journal notes the release used.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Segment IMAGE by the newest verified release of its modality, on exactly IMAGE's own grid."""
@@ -46,6 +47,8 @@ def segment(
         console.print(f"Computing on {describe_device(segmenter.device)}.")
         order = SegmentOrder(image, releases, out, release, modality.value if modality else None, frame)
         done = segment_file(segmenter, order, progress)
+    if site is not None:
+        _note_release(site, releases / done["release"], done["modality"])
     for note in done["notes"]:
         console.print(note)
     console.print(f"{done['release']} ({done['modality']}, {done['device']}, {done['seconds']:.1f} s)")
@@ -55,3 +58,12 @@ def segment(
         console.print(f"  {found['name']}: {words}")
     if as_json:
         emit_json(done)
+
+
+def _note_release(site: Path, release: Path, modality: str) -> None:
+    from FedSegCore.federation.site.folder import SiteFolder
+    from FedSegCore.federation.site.journal_entries import ReleaseUsed
+    from FedSegCore.models.release import open_release
+
+    digest = open_release(release).card.weights_sha256
+    SiteFolder.open(site).journal.append(ReleaseUsed(modality=modality, weights_sha256=digest))

@@ -26,7 +26,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from tiny_deployment import CONTRACT, tiny_federation, write_cohort
+from tiny_deployment import CONTRACT, tiny_federation, tiny_policy, write_cohort
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, FedSegError, UsageError
 from FedSegCore.common.progress import Progress
@@ -70,7 +70,7 @@ def coordinator(tmp_path: Path) -> CoordinatorFolder:
 def site(tmp_path: Path, coordinator: CoordinatorFolder) -> SiteFolder:
     cohort = write_cohort(tmp_path / "images", seed=1)
     settings = SiteSettings(name="a", coordinator="127.0.0.1:9443", cohort=cohort, device="cpu", round_limit_s=60.0)
-    return SiteFolder.create(tmp_path / "site", settings, coordinator.authority_certificate)
+    return SiteFolder.create(tmp_path / "site", settings, coordinator.authority_certificate, tiny_policy())
 
 
 @pytest.mark.parametrize("name", ["hospital.example", "192.0.2.7", "2001:db8::7", "localhost", "127.0.0.1", "::1"])
