@@ -20,6 +20,7 @@ from FedSegCore.federation.messages import write_result
 from FedSegCore.federation.payload import payload_of
 from FedSegCore.federation.private_files import keep_secret
 from FedSegCore.federation.site.accountant import running_epsilon
+from FedSegCore.federation.site.cohort_file import read_cohort_file
 from FedSegCore.federation.site.cohort_trainer import CohortTrainer
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.gate import GateFacts, Outgoing, pass_gate, require_patients
@@ -56,10 +57,12 @@ class GatedTrainer:
             PolicyError: ``gate.too-few-cases``.
             BadInputError: the cohort file or the policy cannot be used.
         """
-        rules = self._folder.policy().privacy
+        rules = self._journalling(self._folder.policy, None).privacy
         told = self._trainer.describe()
-        self._journalling(lambda: require_patients(rules, told.training_cases), None)
-        return told if told.validation_cases >= rules.minimum_cases else replace(told, validation_cases=0)
+        cohort = read_cohort_file(self._folder.cohort)
+        self._journalling(lambda: require_patients(rules, len(cohort.patients("train"))), None)
+        enough = len(cohort.patients("validation")) >= rules.minimum_cases
+        return told if enough else replace(told, validation_cases=0)
 
     def train_round(
         self, task: TrainingTask, weights: Arrays, request: RoundRequest, progress: Progress
@@ -69,9 +72,8 @@ class GatedTrainer:
         Raises:
             FedSegError: ``policy.*``, ``gate.*``, ``journal.*``; what the trainer raises.
         """
-        policy = self._folder.policy()
         self._folder.journal.append(_order(task, weights, request))
-        return self._journalling(lambda: self._gated(policy, task, weights, request, progress), request.round_number)
+        return self._journalling(lambda: self._gated(task, weights, request, progress), request.round_number)
 
     def _journalling(self, work: Callable[[], Given], round_number: int | None) -> Given:
         try:
@@ -85,9 +87,8 @@ class GatedTrainer:
                 )
             raise
 
-    def _gated(
-        self, policy: SitePolicy, task: TrainingTask, weights: Arrays, request: RoundRequest, progress: Progress
-    ) -> RoundResult:
+    def _gated(self, task: TrainingTask, weights: Arrays, request: RoundRequest, progress: Progress) -> RoundResult:
+        policy = self._folder.policy()
         check_limits(task, weights, request, policy.limits)
         rules = policy.privacy.stricter(request.privacy)
         epsilon = self._epsilon(rules)
