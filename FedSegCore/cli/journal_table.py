@@ -62,8 +62,8 @@ def _words(entry: Entry) -> tuple[str, str]:
             cases = f"told {entry.training_cases} and {entry.validation_cases} cases"
             return "introduced", f"{cases}; {entry.bytes} bytes, SHA-256 {_short(entry.sha256)}"
         case OrderReceived():
-            work = f"{entry.epochs} epochs" if entry.steps is None else f"{entry.steps} steps"
-            asked = f"round {entry.round_number} of {entry.rounds}: {work}, batches of {entry.batch_size}"
+            work = f"epochs: {entry.epochs}" if entry.steps is None else f"steps: {entry.steps}"
+            asked = f"round {entry.round_number} of {entry.rounds}: {work}, batch size: {entry.batch_size}"
             return "order received", f"{asked}; a model of {entry.bytes} bytes"
         case Left():
             return "left", _left_words(entry)

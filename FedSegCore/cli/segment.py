@@ -2,11 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from FedSegCore.cli.output import console, emit_json, progress_bar
+
+if TYPE_CHECKING:
+    from FedSegCore.federation.site.journal import Journal
 
 
 class _Device(StrEnum):
@@ -36,6 +39,8 @@ def segment(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Segment IMAGE by the newest verified release of its modality, on exactly IMAGE's own grid."""
+    if site is not None:
+        _journal_of(site)
     with progress_bar("Segmenting") as progress:
         progress.update(0.0, "starting")
         # torch takes seconds to import: only here, with Ctrl+C and the progress bar already at work.
@@ -60,10 +65,15 @@ def segment(
         emit_json(done)
 
 
-def _note_release(site: Path, release: Path, modality: str) -> None:
+def _journal_of(site: Path) -> "Journal":
     from FedSegCore.federation.site.folder import SiteFolder
+
+    return SiteFolder.open(site).journal
+
+
+def _note_release(site: Path, release: Path, modality: str) -> None:
     from FedSegCore.federation.site.journal_entries import ReleaseUsed
     from FedSegCore.models.release import open_release
 
     digest = open_release(release).card.weights_sha256
-    SiteFolder.open(site).journal.append(ReleaseUsed(modality=modality, weights_sha256=digest))
+    _journal_of(site).append(ReleaseUsed(modality=modality, weights_sha256=digest))

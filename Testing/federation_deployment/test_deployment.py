@@ -157,15 +157,16 @@ def test_a_hostile_bundle_is_neither_unpacked_nor_run(federation: LoopbackFedera
         {**environment, "HOSTILE_REPORT": str(report)},
         folder.logs / "hostile.log",
     ).start()
+    bundle = hostile_bundle()
     try:
-        run_id = federation.control.start("hostile", hostile_bundle())
+        run_id = federation.control.start("hostile", bundle)
         wait_until(lambda: federation.control.status(run_id).finished, 40.0, federation)
     finally:
         stop_trees([stock])
         superexec.resume()
     assert report.read_text() == "node error 1"
     refused = [line.entry for folder in federation.site_folders.values() for line in folder.journal.lines()]
-    digest = hashlib.sha256(hostile_bundle()).hexdigest()
+    digest = hashlib.sha256(bundle).hexdigest()
     assert [entry.sha256 for entry in refused if isinstance(entry, Refused)] == [digest]
     for site in federation.site_folders.values():
         assert not (site.flower_home / "apps").exists()
