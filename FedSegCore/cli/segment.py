@@ -2,11 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from FedSegCore.cli.output import console, emit_json, progress_bar
+
+if TYPE_CHECKING:
+    from FedSegCore.federation.site.journal import Journal
 
 
 class _Device(StrEnum):
@@ -32,9 +35,12 @@ def segment(
     ] = None,
     device: Annotated[_Device, typer.Option(help="Where to compute.")] = _Device.AUTO,
     frame: Annotated[int | None, typer.Option(min=0, help="Which volume of a 4-D image, from 0.")] = None,
+    site: Annotated[Path | None, typer.Option(help="Site's folder whose journal notes the release used.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Segment IMAGE by the newest verified release of its modality, on exactly IMAGE's own grid."""
+    if site is not None:
+        _journal_of(site)
     with progress_bar("Segmenting") as progress:
         progress.update(0.0, "starting")
         # torch takes seconds to import: only here, with Ctrl+C and the progress bar already at work.
@@ -46,6 +52,8 @@ def segment(
         console.print(f"Computing on {describe_device(segmenter.device)}.")
         order = SegmentOrder(image, releases, out, release, modality.value if modality else None, frame)
         done = segment_file(segmenter, order, progress)
+    if site is not None:
+        _note_release(site, releases / done["release"], done["modality"])
     for note in done["notes"]:
         console.print(note)
     console.print(f"{done['release']} ({done['modality']}, {done['device']}, {done['seconds']:.1f} s)")
@@ -55,3 +63,17 @@ def segment(
         console.print(f"  {found['name']}: {words}")
     if as_json:
         emit_json(done)
+
+
+def _journal_of(site: Path) -> "Journal":
+    from FedSegCore.federation.site.folder import SiteFolder
+
+    return SiteFolder.open(site).journal
+
+
+def _note_release(site: Path, release: Path, modality: str) -> None:
+    from FedSegCore.federation.site.journal_entries import ReleaseUsed
+    from FedSegCore.models.release import open_release
+
+    digest = open_release(release).card.weights_sha256
+    _journal_of(site).append(ReleaseUsed(modality=modality, weights_sha256=digest))

@@ -1,17 +1,19 @@
 """``fedseg site``: set up a site and take part in a federation."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from FedSegCore.cli.options import checked_options
-from FedSegCore.cli.output import console, progress_bar
-from FedSegCore.common.errors import CancelledError
+from FedSegCore.cli.output import console, emit_json, progress_bar
+from FedSegCore.common.errors import BadInputError, CancelledError
 
 app = typer.Typer(no_args_is_help=True, help="Take part in a federation with images that stay here.")
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Folder = Annotated[Path, typer.Argument(help="The site's folder.")]
 
 _TICK_S = 0.3
@@ -25,15 +27,22 @@ def init(
     certificate: Annotated[Path, typer.Option(help="The coordinator's ca.crt.")],
     cohort: Annotated[Path, typer.Option(help="The cohort file (JSON).")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    minimum_cases: Annotated[
+        int | None, typer.Option(min=1, help="Patients without whom nothing leaves; else 5. See 'fedseg site policy'.")
+    ] = None,
 ) -> None:
-    """Make a site in a new FOLDER: its own key, the certificate it trusts, its cohort."""
+    """Make a site in a new FOLDER: its own key, the certificate it trusts, its cohort, its policy."""
     from FedSegCore.federation.site.cohort_file import read_cohort_file
     from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
     from FedSegCore.federation.site.keys import public_key_fingerprint, read_public_key
+    from FedSegCore.federation.site.policy import SitePolicy
 
     described = read_cohort_file(cohort)
     given = {"name": name, "coordinator": coordinator, "cohort": cohort.absolute(), "device": device}
-    made = SiteFolder.create(folder, checked_options(SiteSettings, given), certificate)
+    policy = SitePolicy()
+    if minimum_cases is not None:
+        policy = SitePolicy(privacy=policy.privacy.model_copy(update={"minimum_cases": minimum_cases}))
+    made = SiteFolder.create(folder, checked_options(SiteSettings, given), certificate, policy)
     fingerprint = public_key_fingerprint(read_public_key(made.public_key))
     console.print(
         f"{name} is ready: {described.count('train')} cases to train on, {described.count('validation')} to score on."
@@ -64,3 +73,47 @@ def run(folder: Folder) -> None:
             stop_trees(site.processes())
     if site.error is not None:
         raise site.error
+
+
+@app.command()
+def policy(folder: Folder, as_json: Json = False) -> None:
+    """Say what may leave the site and what a server may ask for; change it in the folder's policy.json."""
+    from FedSegCore.federation.site.folder import SiteFolder
+    from FedSegCore.federation.site.policy import policy_words
+
+    read = SiteFolder.open(folder).policy()
+    for sentence in policy_words(read):
+        console.print(f"  {sentence}", soft_wrap=True)
+    if as_json:
+        emit_json(read.model_dump(mode="json"))
+
+
+@app.command()
+def journal(
+    folder: Folder,
+    verify: Annotated[bool, typer.Option("--verify", help="Prove it whole; exit code 3 where it is not.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what was asked of the site, what left it and what was refused."""
+    from FedSegCore.cli.journal_table import journal_table
+    from FedSegCore.federation.site.folder import SiteFolder
+
+    kept = SiteFolder.open(folder).journal
+    if verify:
+        checked = kept.verify()
+        if as_json:
+            emit_json(asdict(checked))
+        if not checked.whole:
+            raise BadInputError(
+                "journal.broken",
+                f"{checked.file or 'The journal'}, line {checked.line}: {checked.reason}.",
+                "Keep a copy of the journal's folder for whoever must know, then move it away: a new one begins.",
+            )
+        console.print(f"The journal is whole: {checked.entries} entries.")
+        if checked.unfinished:
+            console.print("Its last entry was cut off by a crash; the next entry will say so.")
+        return
+    lines = list(kept.lines())
+    console.print(journal_table(lines))
+    if as_json:
+        emit_json({"entries": [line.model_dump(mode="json") for line in lines]})

@@ -24,7 +24,7 @@ from FedSegCore.federation.messages import (
     write_result,
 )
 from FedSegCore.federation.software import app_fingerprint, software_versions
-from FedSegCore.federation.trainer_port import SiteDescription, TrainerPort
+from FedSegCore.federation.trainer_port import AnswerWatch, SiteDescription, TrainerPort
 from FedSegCore.learning.results import RoundResult
 
 SITE_KEY = "site"
@@ -33,37 +33,56 @@ SITE_KEY = "site"
 _logger = logging.getLogger(__name__)
 
 
-def make_client_app(trainer: TrainerPort) -> ClientApp:
-    """Return a Flower client app that asks ``trainer``; the site's name comes from the node's configuration."""
+def make_client_app(trainer: TrainerPort, watch: AnswerWatch | None = None) -> ClientApp:
+    """Return a Flower client app that asks ``trainer``; the site's name comes from the node's configuration.
+
+    Args:
+        trainer: the site.
+        watch: told of introductions and refusals; None in experiments.
+    """
     app = ClientApp()
 
     def handle(message: Message, context: Context) -> Message:
-        return answer(message, context, trainer)
+        return answer(message, context, trainer, watch)
 
     app.query()(handle)
     app.train()(handle)
     return app
 
 
-def answer(message: Message, context: Context, trainer: TrainerPort) -> Message:
+def answer(message: Message, context: Context, trainer: TrainerPort, watch: AnswerWatch | None = None) -> Message:
     """Return the answer to a query or train message; never raises."""
-    return Message(_guarded(lambda: _content(message, context, trainer)), reply_to=message)
+    return Message(_guarded(lambda: _content(message, context, trainer, watch), watch), reply_to=message)
 
 
-def _guarded(work: Callable[[], RecordDict]) -> RecordDict:
+def _guarded(work: Callable[[], RecordDict], watch: AnswerWatch | None) -> RecordDict:
     try:
         return work()
     except FedSegError as error:
         _logger.warning("answering with %s: %s", error.code, error)
-        return write_failure(error.code)
+        return _failure(error, watch)
     except Exception:
         _logger.exception("answering with site.failed")
-        return write_failure("site.failed")
+        return _failure(FedSegError("site.failed", "The site failed.", "Its log says why."), watch)
 
 
-def _content(message: Message, context: Context, trainer: TrainerPort) -> RecordDict:
+def _failure(error: FedSegError, watch: AnswerWatch | None) -> RecordDict:
+    if watch is not None:
+        try:
+            watch.refused(error)
+        except Exception:
+            # the server must get its answer: a SuperNode waits for ever for a missing one, and a code tells nothing
+            _logger.exception("the refusal could not be journalled")
+    return write_failure(error.code)
+
+
+def _content(message: Message, context: Context, trainer: TrainerPort, watch: AnswerWatch | None) -> RecordDict:
     if message.metadata.message_type.split(".")[0] == MessageType.QUERY:
-        return write_introduction(_introduction(context, trainer.describe()))
+        description = trainer.describe()
+        content = write_introduction(_introduction(context, description))
+        if watch is not None:
+            watch.introduced(description, content)
+        return content
     order, weights = read_order(message.content)
     check_order(order, weights, trainer.describe())
     result = trainer.train_round(order.task, weights, order.request)

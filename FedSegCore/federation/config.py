@@ -9,6 +9,7 @@ from FedSegCore.augmentation.config import AugmentationConfig
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.toml_file import read_toml
 from FedSegCore.learning.config import TrainingConfig
+from FedSegCore.learning.privacy import PrivacyRules
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.volumes.labels import LabelContract
 from FedSegCore.volumes.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
@@ -49,6 +50,7 @@ class FederationConfig(BaseModel):
         trainings: local training by group name, where a group differs from ``training``.
         networks: network by group name (a modality, or ``"all"``); ``"default"`` serves the rest. ``out_channels`` is
             set from the contract and ``in_channels`` from the preprocessing.
+        privacy: what sites' answers must obey beside each site's own policy, which counts where it is stricter.
         preprocessing: by modality; modalities not named use ``DEFAULT_PREPROCESSING``.
     """
 
@@ -67,6 +69,7 @@ class FederationConfig(BaseModel):
     training: TrainingConfig = TrainingConfig()
     trainings: dict[str, TrainingConfig] = {}
     networks: dict[str, NetworkConfig] = {"default": NetworkConfig()}
+    privacy: PrivacyRules = PrivacyRules()
     preprocessing: dict[str, Preprocessing] = {}
 
     @model_validator(mode="after")

@@ -161,6 +161,7 @@ class Group:
             rounds=self.config.rounds,
             seed=self.config.seed,
             task=training_task(self.config, self.members.sites[name].introduction.modality),
+            privacy=self.config.privacy,
         )
 
     def _take(self, current: OpenRound, reply: Message) -> None:
@@ -171,10 +172,12 @@ class Group:
             self._tell_failed(row)
             return
         means = mean_dice(row.scores)
-        shown = f", Dice {fmean(means.values()):.2f}" if means else ""
+        told = [] if row.loss is None else [f"loss {row.loss:.3f}"]
+        told += [f"Dice {fmean(means.values()):.2f}"] if means else []
+        told.append(f"{row.answer_seconds:.0f} s")
         self._tell(
             "site-answered",
-            f"{row.site} answered (loss {row.loss:.3f}{shown}, {row.answer_seconds:.0f} s)",
+            f"{row.site} answered ({', '.join(told)})",
             site=row.site,
             loss=row.loss,
             examples=row.examples,

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from FedSegCore.common.errors import BadInputError, FedSegError
 from FedSegCore.federation.software import PROTOCOL
 from FedSegCore.federation.tensors import from_record, to_record
+from FedSegCore.learning.privacy import PrivacyRules
 from FedSegCore.learning.results import Arrays, CaseScore, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
 
@@ -62,6 +63,7 @@ class RoundOrder(_Part):
         rounds: rounds planned in all.
         seed: the federation's seed.
         task: what to train; checked here like anything else that comes from outside.
+        privacy: what the federation demands of the answer beyond the site's own policy.
     """
 
     protocol: int = PROTOCOL
@@ -70,11 +72,12 @@ class RoundOrder(_Part):
     rounds: Annotated[int, Field(ge=1, le=10_000)]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     task: TrainingTask
+    privacy: PrivacyRules = PrivacyRules()
 
     @property
     def request(self) -> RoundRequest:
         """The part the trainer sees."""
-        return RoundRequest(self.round_number, self.rounds, self.seed)
+        return RoundRequest(self.round_number, self.rounds, self.seed, self.privacy)
 
 
 class RoundReport(_Part):
@@ -83,7 +86,7 @@ class RoundReport(_Part):
     round_number: Annotated[int, Field(ge=1)]
     num_examples: Count
     num_steps: Count
-    loss: float
+    loss: float | None
     scores: tuple[CaseScore, ...] = ()
     seconds: dict[str, float] = {}
     annotated: tuple[Annotated[int, Field(ge=1, le=255)], ...] = ()

@@ -11,6 +11,7 @@ from FedSegCore.federation.aggregation.rule import AggregationRule, Arrays, Site
 from FedSegCore.federation.checks import check_report, check_result
 from FedSegCore.federation.membership import Site, error_code
 from FedSegCore.federation.messages import RoundOrder, read_result, write_order
+from FedSegCore.federation.payload import payload_of
 from FedSegCore.federation.state_store import GroupState, SiteRound
 from FedSegCore.federation.tensors import byte_count, to_record
 
@@ -99,6 +100,7 @@ class OpenRound:
     def _fold(self, site: str, reply: Message, now: float) -> SiteRound:
         if reply.has_error():
             raise FedSegError(error_code(reply), "The node answered with an error.", "Read the site's log.")
+        payload = payload_of(reply.content)
         report, weights, extras = read_result(reply.content)
         check_result(report, weights, extras, self.state.model, self.number)
         check_report(report, self.labels)
@@ -111,6 +113,8 @@ class OpenRound:
             examples=report.num_examples,
             steps=report.num_steps,
             bytes_received=byte_count(weights) + byte_count(extras),
+            payload_bytes=payload.bytes,
+            payload_sha256=payload.sha256,
             answer_seconds=round(now - self.started, 3),
             seconds=report.seconds,
             scores=report.scores,

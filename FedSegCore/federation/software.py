@@ -8,7 +8,7 @@ from pathlib import Path
 
 import FedSegCore
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the messages between server app and client app."""
 
 _PACKAGES = ("flwr", "torch", "monai", "numpy")

@@ -39,6 +39,8 @@ class SiteRound(BaseModel):
         examples: n_k.
         steps: s_k.
         bytes_received: size of its answer's tensors.
+        payload_bytes: size of the whole answer as it came.
+        payload_sha256: its hash, the one in the site's journal.
         answer_seconds: from asking to the answer, at the server.
         seconds: the site's own times.
         scores: the received model's scores on the site's validation cases.
@@ -54,6 +56,8 @@ class SiteRound(BaseModel):
     examples: int = 0
     steps: int = 0
     bytes_received: int = 0
+    payload_bytes: int = 0
+    payload_sha256: str = ""
     answer_seconds: float = 0.0
     seconds: dict[str, float] = {}
     scores: tuple[CaseScore, ...] = ()

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from flwr.app import RecordDict
+
+from FedSegCore.common.errors import FedSegError
 from FedSegCore.learning.results import Arrays, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
 
@@ -20,6 +23,20 @@ class SiteDescription:
     modality: str
     training_cases: int
     validation_cases: int
+
+
+JOURNALLED_BY_TRAINER = ("gate.", "policy.")
+"""Starts of the codes that a real site's trainer writes into its journal itself, with the numbers behind them."""
+
+
+class AnswerWatch(Protocol):
+    """Told of what leaves a site beside rounds' results, before it leaves."""
+
+    def introduced(self, description: SiteDescription, content: RecordDict) -> None:
+        """The answer to a query is about to leave; raises FedSegError to hold it back."""
+
+    def refused(self, error: FedSegError) -> None:
+        """Nothing but ``error.code`` is about to leave."""
 
 
 class TrainerPort(Protocol):

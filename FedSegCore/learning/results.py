@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from FedSegCore.learning.privacy import PrivacyRules
+
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 FEDGS_PREFIX = "fedgs/"
@@ -39,11 +41,13 @@ class RoundRequest:
         round_number: 1-based.
         rounds: rounds planned in all.
         seed: the federation's seed; the trainer derives its own from it, its site id and the round.
+        privacy: what the federation demands of the answer; the site's own policy counts where it is stricter.
     """
 
     round_number: int
     rounds: int
     seed: int
+    privacy: PrivacyRules = field(default_factory=PrivacyRules)
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class RoundResult:
         weights: the model after training, state-dict names.
         num_examples: training examples n_k (2-D: images; 3-D: cases).
         num_steps: optimiser steps done.
-        loss: mean training loss of the round.
+        loss: mean training loss of the round; None where the site does not tell it.
         scores: the *received* model's scores on the site's validation cases, before training.
         extras: further tensors the aggregation rule asks for.
         seconds: wall time of training and of scoring.
@@ -64,7 +68,7 @@ class RoundResult:
     weights: Arrays
     num_examples: int
     num_steps: int
-    loss: float
+    loss: float | None
     scores: tuple[CaseScore, ...] = ()
     extras: Arrays = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -1,13 +1,22 @@
-"""A tiny federation of real processes on loopback, shared by the tests of this folder."""
+"""A tiny federation of real processes on loopback, and a site whose trainer listens in a thread."""
 
+import json
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Listener
+from pathlib import Path
 
 import pytest
-from tiny_deployment import write_cohort
+from tiny_deployment import tiny_policy, write_cohort
 
 from FedSegCore.common.progress import Progress
+from FedSegCore.federation.coordinator.folder import CoordinatorFolder, CoordinatorSettings
 from FedSegCore.federation.coordinator.loopback import LoopbackFederation, SiteSpec
+from FedSegCore.federation.site.cohort_trainer import CohortTrainer
+from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
+from FedSegCore.federation.site.trainer_process import TrainerServer
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +42,28 @@ def wait_until() -> Callable[..., None]:
             time.sleep(0.05)
 
     return wait
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path) -> CoordinatorFolder:
+    settings = CoordinatorSettings(federation="tiny", hosts=("hospital.example", "192.0.2.7", "2001:db8::7"))
+    return CoordinatorFolder.create(tmp_path / "coordinator", settings)
+
+
+@pytest.fixture
+def site(tmp_path: Path, coordinator: CoordinatorFolder) -> SiteFolder:
+    cohort = write_cohort(tmp_path / "images", seed=1)
+    settings = SiteSettings(name="a", coordinator="127.0.0.1:9443", cohort=cohort, device="cpu", round_limit_s=60.0)
+    return SiteFolder.create(tmp_path / "site", settings, coordinator.authority_certificate, tiny_policy())
+
+
+@pytest.fixture
+def served(site: SiteFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SiteFolder, bytes]]:
+    """Return the site and the key of its trainer, which listens in a thread of this process."""
+    key = b"k" * 32
+    address = str(tmp_path_factory.mktemp("s") / "t")
+    with Listener(address, "AF_UNIX", authkey=key) as listener:
+        site.trainer_address.write_text(json.dumps({"address": address, "key": key.hex(), "pid": os.getpid()}))
+        server = TrainerServer(site, CohortTrainer(site))
+        threading.Thread(target=server.serve, args=(listener,), daemon=True).start()
+        yield site, key

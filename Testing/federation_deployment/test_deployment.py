@@ -1,5 +1,6 @@
 """Real SuperLink, SuperNodes and trainers on loopback; the tests share one running federation and go in order."""
 
+import hashlib
 import os
 import signal
 import socket
@@ -7,7 +8,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -27,7 +28,9 @@ from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.process_group import Child, child_environment, free_ports, stop_trees
 from FedSegCore.federation.site.cohort_file import load_cohort
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
+from FedSegCore.federation.site.journal_entries import Left, Refused
 from FedSegCore.federation.site.node import SiteProcesses, SiteState
+from FedSegCore.federation.state_store import SiteRound
 from FedSegCore.volumes.preprocessing import Preprocessing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -58,6 +61,29 @@ def test_real_processes_give_what_one_process_gives(federation: LoopbackFederati
     assert real.model.keys() == same.model.keys()
     for name, array in same.model.items():
         np.testing.assert_allclose(real.model[name], array, rtol=1e-4, atol=1e-5)
+    for name, folder in federation.site_folders.items():
+        _require_that_the_journal_tells_what_left(name, folder, real.history)
+
+
+def _require_that_the_journal_tells_what_left(name: str, folder: SiteFolder, history: Sequence[SiteRound]) -> None:
+    """Bytes and hashes in the site's journal are those of what the server received, no more and no less."""
+    assert folder.journal.verify().whole
+    entries = [line.entry for line in folder.journal.lines()]
+    assert [entry.kind for entry in entries if entry.kind != "introduced"] == [
+        "enrolled",
+        *("order-received", "cohort-read", "left"),
+        *("order-received", "left"),
+    ]
+    assert "introduced" in {entry.kind for entry in entries}
+    received = [(row.round_number, row.payload_bytes, row.payload_sha256) for row in history if row.site == name]
+    left = [(entry.round_number, entry.bytes, entry.sha256) for entry in entries if isinstance(entry, Left)]
+    assert left == sorted(received)
+    assert all(entry.tensors > 0 and entry.scores == 1 for entry in entries if isinstance(entry, Left))
+    scores = [score for row in history if row.site == name for score in row.scores]
+    assert len(scores) == 2
+    assert len({score.case for score in scores}) == 1
+    assert all(score.case.startswith("case-") and score.case != "c1" for score in scores)
+    assert all(score.dice == round(score.dice, 3) for score in scores)
 
 
 def test_sites_reach_the_fleet_api_and_nothing_else(federation: LoopbackFederation) -> None:
@@ -131,13 +157,17 @@ def test_a_hostile_bundle_is_neither_unpacked_nor_run(federation: LoopbackFedera
         {**environment, "HOSTILE_REPORT": str(report)},
         folder.logs / "hostile.log",
     ).start()
+    bundle = hostile_bundle()
     try:
-        run_id = federation.control.start("hostile", hostile_bundle())
+        run_id = federation.control.start("hostile", bundle)
         wait_until(lambda: federation.control.status(run_id).finished, 40.0, federation)
     finally:
         stop_trees([stock])
         superexec.resume()
     assert report.read_text() == "node error 1"
+    refused = [line.entry for folder in federation.site_folders.values() for line in folder.journal.lines()]
+    digest = hashlib.sha256(bundle).hexdigest()
+    assert [entry.sha256 for entry in refused if isinstance(entry, Refused)] == [digest]
     for site in federation.site_folders.values():
         assert not (site.flower_home / "apps").exists()
         assert not (site.run / "hostile-code-ran").exists()

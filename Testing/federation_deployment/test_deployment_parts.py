@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import AuthenticationError, Pipe
-from multiprocessing.connection import Client, Listener
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +38,9 @@ from FedSegCore.federation.initial_model import initial_model
 from FedSegCore.federation.log_tail import LogTail
 from FedSegCore.federation.process_group import Restarts, stop_trees
 from FedSegCore.federation.site.cohort_file import load_cohort, read_cohort_file
-from FedSegCore.federation.site.cohort_trainer import CohortTrainer
-from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
+from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.keys import public_key_fingerprint, read_public_key
 from FedSegCore.federation.site.trainer_client import TrainerClient
-from FedSegCore.federation.site.trainer_process import TrainerServer
 from FedSegCore.federation.site.trainer_wire import (
     Frame,
     error_frame,
@@ -58,19 +56,6 @@ from FedSegCore.volumes.preprocessing import Preprocessing
 
 Wait = Callable[..., None]
 CT = Preprocessing(modality="CT", window=(-100.0, 200.0))
-
-
-@pytest.fixture
-def coordinator(tmp_path: Path) -> CoordinatorFolder:
-    settings = CoordinatorSettings(federation="tiny", hosts=("hospital.example", "192.0.2.7", "2001:db8::7"))
-    return CoordinatorFolder.create(tmp_path / "coordinator", settings)
-
-
-@pytest.fixture
-def site(tmp_path: Path, coordinator: CoordinatorFolder) -> SiteFolder:
-    cohort = write_cohort(tmp_path / "images", seed=1)
-    settings = SiteSettings(name="a", coordinator="127.0.0.1:9443", cohort=cohort, device="cpu", round_limit_s=60.0)
-    return SiteFolder.create(tmp_path / "site", settings, coordinator.authority_certificate)
 
 
 @pytest.mark.parametrize("name", ["hospital.example", "192.0.2.7", "2001:db8::7", "localhost", "127.0.0.1", "::1"])
@@ -222,18 +207,6 @@ def test_an_error_arrives_as_it_was_sent(error: FedSegError) -> None:
     with pytest.raises(type(error)) as got:
         raise_error(error_frame(error))
     assert (got.value.code, got.value.what, got.value.remedy) == (error.code, error.what, error.remedy)
-
-
-@pytest.fixture
-def served(site: SiteFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SiteFolder, bytes]]:
-    """Return the site and the key of its trainer, which listens in a thread of this process."""
-    key = b"k" * 32
-    address = str(tmp_path_factory.mktemp("s") / "t")
-    with Listener(address, "AF_UNIX", authkey=key) as listener:
-        site.trainer_address.write_text(json.dumps({"address": address, "key": key.hex(), "pid": os.getpid()}))
-        server = TrainerServer(site, CohortTrainer(site))
-        threading.Thread(target=server.serve, args=(listener,), daemon=True).start()
-        yield site, key
 
 
 unix_only = pytest.mark.skipif(os.name == "nt", reason="the test listens on a Unix socket")

@@ -63,7 +63,7 @@ def set_up(tmp_path: Path) -> tuple[Path, Path]:
     cohort = write_cohort(tmp_path / "images", seed=1)
     made = fedseg(
         *(tmp_path, "site", "init", site, "--name", "north", "--coordinator", f"localhost:{fleet}"),
-        *("--certificate", coordinator / "ca" / "ca.crt", "--cohort", cohort, "--device", "cpu"),
+        *("--certificate", coordinator / "ca" / "ca.crt", "--cohort", cohort, "--device", "cpu", "--minimum-cases", 1),
     )
     assert made.returncode == 0, made.stderr
     assert "1 cases to train on, 1 to score on" in made.stderr

@@ -9,6 +9,7 @@ import psutil
 import SimpleITK as sitk
 
 from FedSegCore.federation.config import AggregationConfig, FederationConfig
+from FedSegCore.federation.site.policy import SitePolicy, TrainingLimits
 from FedSegCore.learning.config import TrainingConfig
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.volumes.labels import CodedTerm, Label, LabelContract
@@ -35,6 +36,13 @@ def tiny_federation(**changes: object) -> FederationConfig:
         "preprocessing": {"CT": Preprocessing(modality="CT", window=(-100.0, 200.0))},
     }
     return FederationConfig.model_validate({**given, **changes})
+
+
+def tiny_policy(**limits: int) -> SitePolicy:
+    """Return a policy for cohorts of any size that allows a hundred thousand steps, or other ``limits``."""
+    given = {"steps_per_round": 100_000, **limits}
+    privacy = SitePolicy().privacy.model_copy(update={"minimum_cases": 1})
+    return SitePolicy(privacy=privacy, limits=TrainingLimits.model_validate(given))
 
 
 def write_cohort(folder: Path, seed: int, cases: int = 2) -> Path:

@@ -16,7 +16,10 @@ import SimpleITK as sitk
 from blob_scans import CT, ball_scan, centred, dice, publish
 from test_segmenter import GRIDS
 
+from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
+from FedSegCore.federation.site.journal_entries import ReleaseUsed
 from FedSegCore.inference.weights import weights_of
+from FedSegCore.models.release import open_release
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.networks.registry import build_network
 from FedSegCore.volumes.preprocessing import Preprocessing
@@ -67,6 +70,22 @@ def test_scans_lying_in_any_way_are_segmented_on_their_own_grid(name, suffix, se
     write_volume(image, path)
     done = segment(path, "--modality", "CT", out=f"found{suffix}")
     check_found(done, path, ball)
+
+
+def test_a_site_notes_the_release_it_used_and_nothing_of_the_patient(segment, releases, tmp_path):
+    (tmp_path / "ca.crt").write_text("certificate")
+    settings = SiteSettings(name="north", coordinator="localhost:9443")
+    site = SiteFolder.create(tmp_path / "site", settings, tmp_path / "ca.crt")
+    image, _ = ball_scan(GRIDS["axial"])
+    write_volume(image, tmp_path / "Doe-Jane.nrrd")
+    done = segment(tmp_path / "Doe-Jane.nrrd", "--modality", "CT", "--site", site.path)
+    assert done.code == 0, done.err
+    card = open_release(releases / json.loads(done.out.splitlines()[-1])["release"]).card
+    assert [line.entry for line in site.journal.lines()][1:] == [
+        ReleaseUsed(modality="CT", weights_sha256=card.weights_sha256)
+    ]
+    nowhere = segment(tmp_path / "Doe-Jane.nrrd", "--site", tmp_path / "nowhere", out="second.nrrd")
+    assert (nowhere.code, nowhere.target.exists()) == (3, False)
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32, np.float64, np.int16])

@@ -22,11 +22,15 @@ from FedSegCore.federation.private_files import private_folder
 from FedSegCore.federation.process_group import free_ports, stop_trees
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
 from FedSegCore.federation.site.node import SiteProcesses, SiteState
+from FedSegCore.federation.site.policy import SitePolicy
 
 _CONNECT_LIMIT_S = 120.0
 _TICK_S = 0.2
 _SITE_POLL_S = 1.0
 _RUN = "run"
+
+LOOPBACK_POLICY = SitePolicy(privacy=SitePolicy().privacy.model_copy(update={"minimum_cases": 1}))
+"""A new site's policy without a minimum number of cases."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +60,7 @@ class LoopbackFederation:
         threads: CPU threads of each trainer; None shares this machine's cores between the sites.
         device: where trainers compute.
         round_limit_s: a round of training that takes longer is given up by the site.
+        policy: of all sites; by default a new site's, but for cohorts of any size: nothing leaves this machine.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class LoopbackFederation:
         threads: int | None = None,
         device: str = "auto",
         round_limit_s: float = 3600.0,
+        policy: SitePolicy = LOOPBACK_POLICY,
     ) -> None:
         fleet, control = free_ports(2)
         private_folder(folder)
@@ -94,6 +100,7 @@ class LoopbackFederation:
                     }
                 ),
                 self.coordinator.authority_certificate,
+                policy,
             )
             self.sites[site.name] = SiteProcesses(self.site_folders[site.name])
         self._stack = ExitStack()

@@ -61,12 +61,13 @@ class CohortDescription(BaseModel):
             raise ValueError(f"case ids must differ: {', '.join(twice[:5])}")
         if not any(entry.role == "train" for entry in self.cases):
             raise ValueError("at least one case must have the role train")
-        both = self._patients("train") & self._patients("validation")
+        both = self.patients("train") & self.patients("validation")
         if both:
             raise ValueError(f"{len(both)} patient(s) are in both train and validation")
         return self
 
-    def _patients(self, role: str) -> set[str]:
+    def patients(self, role: Literal["train", "validation"]) -> set[str]:
+        """Return the pseudonyms of the patients whose cases have ``role``."""
         return {entry.patient for entry in self.cases if entry.role == role}
 
     def count(self, role: Literal["train", "validation"]) -> int:

@@ -2,9 +2,11 @@
 
 import logging
 
+from FedSegCore.common.files import sha256_of
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.site.cohort_file import load_cohort, read_cohort_file
 from FedSegCore.federation.site.folder import SiteFolder
+from FedSegCore.federation.site.journal_entries import CohortRead
 from FedSegCore.federation.trainer_port import SiteDescription
 from FedSegCore.inference.devices import choose_device
 from FedSegCore.learning.cohort import Cohort
@@ -45,6 +47,10 @@ class CohortTrainer:
         trainer = self._trainer_for(task, progress.part(0.0, _PREPARING))
         return trainer.train_round(weights, request, progress.part(_PREPARING, 1.0))
 
+    def cohort_for(self, task: TrainingTask) -> Cohort:
+        """Return the cohort as it is prepared for ``task``, from memory where it was read before."""
+        return self._cohort_for(task, Progress())
+
     def _trainer_for(self, task: TrainingTask, progress: Progress) -> LocalTrainer:
         cohort = self._cohort_for(task, progress)
         if self._trainer is None or self._trainer.task != task or self._trainer.cohort is not cohort:
@@ -57,6 +63,15 @@ class CohortTrainer:
         key = (task.preprocessing, task.contract, written)
         if self._cohort is None or self._cohort[0] != key:
             cohort = load_cohort(file, task.preprocessing, task.contract, progress)
+            self._folder.journal.append(
+                CohortRead(
+                    modality=task.preprocessing.modality,
+                    training_cases=len(cohort.training),
+                    validation_cases=len(cohort.validation),
+                    set_aside=len(cohort.set_aside),
+                    cohort_sha256=sha256_of(file),
+                )
+            )
             for aside in cohort.set_aside:
                 _log.warning("case %s is not used [%s]: %s", aside.case_id, aside.code, aside.reason)
             if not cohort.training:

@@ -9,10 +9,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError, UsageError
-from FedSegCore.common.files import write_text
+from FedSegCore.common.files import sha256_of, write_text
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.private_files import keep_secret, private_folder, write_private
+from FedSegCore.federation.site.journal import Journal
+from FedSegCore.federation.site.journal_entries import Enrolled
 from FedSegCore.federation.site.keys import make_site_key
+from FedSegCore.federation.site.policy import SitePolicy, read_policy, write_policy
 
 SOCKET_PREFIX = "fedseg-"
 """Start of the name of the private folder that holds a trainer's socket."""
@@ -57,8 +60,10 @@ class SiteFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, settings: SiteSettings, authority_certificate: Path) -> "SiteFolder":
-        """Set up a new site: its key, its secrets and the certificate it trusts.
+    def create(
+        cls, path: Path, settings: SiteSettings, authority_certificate: Path, policy: SitePolicy | None = None
+    ) -> "SiteFolder":
+        """Set up a new site: its key, its secrets, its policy, its journal and the certificate it trusts.
 
         Raises:
             UsageError: there is a site in ``path`` already.
@@ -76,10 +81,15 @@ class SiteFolder:
             ) from error
         for place in (folder.path, folder.run, folder.logs, folder.flower_home):
             private_folder(place)
+        keep_secret(folder.pseudonym_secret)
         write_private(folder.authority_certificate, trusted)
         make_site_key(folder.private_key, folder.public_key)
         keep_secret(folder.superexec_secret)
         write_text(folder.path / "approved.json", ApprovedBundles().model_dump_json() + "\n", private=True)
+        write_policy(folder.policy_file, policy or SitePolicy())
+        folder.journal.append(
+            Enrolled(key_sha256=sha256_of(folder.public_key), authority_sha256=sha256_of(folder.authority_certificate))
+        )
         write_text(folder.settings_file, settings.model_dump_json(indent=2) + "\n", private=True)
         return folder
 
@@ -114,6 +124,21 @@ class SiteFolder:
     def superexec_secret(self) -> Path:
         """Secret that lets our executor, and no other user of this machine, take tasks."""
         return self.path / "superexec.secret"
+
+    @property
+    def policy_file(self) -> Path:
+        """What this site allows; no server can change it."""
+        return self.path / "policy.json"
+
+    @property
+    def pseudonym_secret(self) -> Path:
+        """Secret that turns case ids into what the server sees."""
+        return self.path / "pseudonyms.secret"
+
+    @property
+    def journal(self) -> Journal:
+        """What was asked, refused and sent."""
+        return Journal(self.path / "journal")
 
     @property
     def run(self) -> Path:
@@ -155,6 +180,14 @@ class SiteFolder:
                 f"The folder {self.path.name} holds no site.",
                 "Make one with 'fedseg site init', or give its folder.",
             ) from error
+
+    def policy(self) -> SitePolicy:
+        """Return the site's policy; the default one where a folder was made before there were policies.
+
+        Raises:
+            BadInputError: ``policy.unreadable``, ``policy.invalid``.
+        """
+        return read_policy(self.policy_file) if self.policy_file.exists() else SitePolicy()
 
     def approves(self, digest: str) -> bool:
         """Return whether messages of the bundle with this SHA-256 are answered: this version's own, or a listed one."""

@@ -17,6 +17,8 @@ from FedSegCore.federation.flower_version import require_flower
 from FedSegCore.federation.process_group import follow_parent
 from FedSegCore.federation.process_log import log_to_stderr
 from FedSegCore.federation.site.folder import SiteFolder
+from FedSegCore.federation.site.journal_entries import Refused
+from FedSegCore.federation.site.journal_watch import JournalWatch
 from FedSegCore.federation.site.trainer_client import TrainerClient
 from FedSegCore.federation.superexec import task_arguments
 
@@ -45,6 +47,7 @@ def main() -> None:
         digest = bundle_digest(content)
         if not folder.approves(digest):
             _log.error("the bundle %s is not approved here; nothing of it was run", digest)
+            folder.journal.append(Refused(code="site.bundle-refused", sha256=digest))
             raise client_app.LoadClientAppError("bundle not approved")
         return folder.run
 
@@ -65,7 +68,7 @@ def main() -> None:
 
 
 def _installed_app(folder: SiteFolder) -> Any:
-    return make_client_app(TrainerClient(folder))
+    return make_client_app(TrainerClient(folder), JournalWatch(folder.journal))
 
 
 def _give_up(_signal: int, _frame: FrameType | None) -> None:

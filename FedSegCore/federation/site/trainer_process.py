@@ -31,6 +31,7 @@ from FedSegCore.federation.process_group import follow_parent
 from FedSegCore.federation.process_log import log_to_stderr
 from FedSegCore.federation.site.cohort_trainer import CohortTrainer
 from FedSegCore.federation.site.folder import SOCKET_PREFIX, SiteFolder
+from FedSegCore.federation.site.gated_trainer import GatedTrainer
 from FedSegCore.federation.site.trainer_wire import Frame, error_frame, read_order, receive, result_frame, send
 
 _PROGRESS_EVERY_S = 0.5
@@ -46,12 +47,12 @@ class TrainerServer:
 
     Args:
         folder: the site.
-        trainer: what trains.
+        trainer: what trains; it is reached through the site's gate only.
     """
 
     def __init__(self, folder: SiteFolder, trainer: CohortTrainer) -> None:
         self._folder = folder
-        self._trainer = trainer
+        self._trainer = GatedTrainer(folder, trainer)
         self._training = threading.Lock()
         self._cancelled = threading.Event()
 

@@ -14,6 +14,7 @@ import numpy as np
 import safetensors.numpy
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, FedSegError
+from FedSegCore.learning.privacy import PrivacyRules
 from FedSegCore.learning.results import Arrays, CaseScore, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
 
@@ -49,7 +50,8 @@ def receive(connection: Connection) -> Frame:
 
 def order_frame(task: TrainingTask, weights: Arrays, request: RoundRequest) -> Frame:
     """Return the message that asks for a round."""
-    header = {"method": "train_round", "task": task.model_dump(mode="json"), "request": asdict(request)}
+    asked = {**asdict(request), "privacy": request.privacy.model_dump(mode="json")}
+    header = {"method": "train_round", "task": task.model_dump(mode="json"), "request": asked}
     return Frame(header, weights)
 
 
@@ -57,7 +59,9 @@ def read_order(frame: Frame) -> tuple[TrainingTask, Arrays, RoundRequest]:
     """Read what ``order_frame`` wrote; raises ValueError or TypeError for anything else."""
     if frame.tensors is None:
         raise ValueError("no tensors were sent")
-    return TrainingTask.model_validate(frame.header["task"]), frame.tensors, RoundRequest(**frame.header["request"])
+    asked = dict(frame.header["request"])
+    asked["privacy"] = PrivacyRules.model_validate(asked["privacy"])
+    return TrainingTask.model_validate(frame.header["task"]), frame.tensors, RoundRequest(**asked)
 
 
 def result_frame(result: RoundResult) -> Frame:

@@ -1,0 +1,37 @@
+"""What a message weighs, and a hash over all of it, computed alike by who sends and who receives."""
+
+import hashlib
+from dataclasses import dataclass
+
+from flwr.app import RecordDict
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A message's content in numbers.
+
+    Attributes:
+        tensors: how many arrays.
+        bytes: of all arrays as they are serialised, and of all other entries.
+        sha256: over names, lengths and bytes of all of them.
+    """
+
+    tensors: int
+    bytes: int
+    sha256: str
+
+
+def payload_of(content: RecordDict) -> Payload:
+    """Return the payload of a message's content; records and their entries in order of their names."""
+    parts: list[tuple[str, bytes]] = []
+    tensors = 0
+    for record, arrays in sorted(content.array_records.items()):
+        tensors += len(arrays)
+        parts += [(f"{record}/{name}", array.data) for name, array in sorted(arrays.items())]
+    for record, entries in sorted(content.config_records.items()):
+        parts += [(f"{record}/{name}", str(value).encode("utf-8")) for name, value in sorted(entries.items())]
+    digest = hashlib.sha256()
+    for name, data in parts:
+        digest.update(f"{len(name)} {name} {len(data)} ".encode())
+        digest.update(data)
+    return Payload(tensors, sum(len(data) for _, data in parts), digest.hexdigest())

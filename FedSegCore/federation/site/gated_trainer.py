@@ -1,0 +1,177 @@
+"""The trainer as its socket shows it: nothing is trained beyond the site's policy, nothing leaves but by the gate.
+
+It stands in the long-lived trainer process, the only one that has the images and the result: whatever reaches a
+client app's process has passed the gate and is in the journal.
+"""
+
+import hashlib
+import hmac
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from FedSegCore.common.errors import FedSegError
+from FedSegCore.common.progress import Progress
+from FedSegCore.federation.checks import PolicyError, check_limits
+from FedSegCore.federation.messages import write_result
+from FedSegCore.federation.payload import payload_of
+from FedSegCore.federation.private_files import keep_secret
+from FedSegCore.federation.site.accountant import running_epsilon
+from FedSegCore.federation.site.cohort_file import read_cohort_file
+from FedSegCore.federation.site.cohort_trainer import CohortTrainer
+from FedSegCore.federation.site.folder import SiteFolder
+from FedSegCore.federation.site.gate import GateFacts, Outgoing, pass_gate, require_patients
+from FedSegCore.federation.site.journal_entries import Left, OrderReceived, Refused
+from FedSegCore.federation.site.policy import SitePolicy
+from FedSegCore.federation.tensors import byte_count
+from FedSegCore.federation.trainer_port import JOURNALLED_BY_TRAINER, SiteDescription
+from FedSegCore.learning.cohort import PreparedCase
+from FedSegCore.learning.privacy import PrivacyRules
+from FedSegCore.learning.results import FEDGS_PREFIX, Arrays, RoundRequest, RoundResult
+from FedSegCore.learning.task import TrainingTask
+
+_PSEUDONYM_DIGITS = 12
+
+Given = TypeVar("Given")
+
+
+class GatedTrainer:
+    """A site's trainer behind its policy, its gate and its journal.
+
+    Args:
+        folder: the site.
+        trainer: what trains.
+    """
+
+    def __init__(self, folder: SiteFolder, trainer: CohortTrainer) -> None:
+        self._folder = folder
+        self._trainer = trainer
+
+    def describe(self) -> SiteDescription:
+        """Return what the site tells of its cohort: 0 instead of a number of scored cases below the minimum.
+
+        Raises:
+            PolicyError: ``gate.too-few-cases``.
+            BadInputError: the cohort file or the policy cannot be used.
+        """
+        rules = self._journalling(self._folder.policy, None).privacy
+        told = self._trainer.describe()
+        cohort = read_cohort_file(self._folder.cohort)
+        self._journalling(lambda: require_patients(rules, len(cohort.patients("train"))), None)
+        enough = len(cohort.patients("validation")) >= rules.minimum_cases
+        return told if enough else replace(told, validation_cases=0)
+
+    def train_round(
+        self, task: TrainingTask, weights: Arrays, request: RoundRequest, progress: Progress
+    ) -> RoundResult:
+        """Train a round and return what may leave of it, once the journal says so.
+
+        Raises:
+            FedSegError: ``policy.*``, ``gate.*``, ``journal.*``; what the trainer raises.
+        """
+        self._folder.journal.append(_order(task, weights, request))
+        return self._journalling(lambda: self._gated(task, weights, request, progress), request.round_number)
+
+    def _journalling(self, work: Callable[[], Given], round_number: int | None) -> Given:
+        try:
+            return work()
+        except FedSegError as error:
+            if error.code.startswith(JOURNALLED_BY_TRAINER):
+                bounds = (error.measured, error.allowed) if isinstance(error, PolicyError) else (None, None)
+                measured, allowed = (_finite(value) for value in bounds)
+                self._folder.journal.append(
+                    Refused(code=error.code, round_number=round_number, measured=measured, allowed=allowed)
+                )
+            raise
+
+    def _gated(self, task: TrainingTask, weights: Arrays, request: RoundRequest, progress: Progress) -> RoundResult:
+        policy = self._folder.policy()
+        check_limits(task, weights, request, policy.limits)
+        rules = policy.privacy.stricter(request.privacy)
+        epsilon = self._epsilon(rules)
+        result = self._trainer.train_round(task, weights, request, progress)
+        out = pass_gate(rules, weights, result, self._facts(policy, task))
+        self._folder.journal.append(_left(out, rules, request.round_number, epsilon))
+        return out.result
+
+    def _epsilon(self, rules: PrivacyRules) -> float | None:
+        """Return ε with the round to come, before any time is spent on training it."""
+        if rules.noise_multiplier is None:
+            return None
+        before = [
+            line.entry.noise_multiplier
+            for line in self._folder.journal.lines()
+            if isinstance(line.entry, Left) and line.entry.noise_multiplier is not None
+        ]
+        epsilon = running_epsilon([*before, rules.noise_multiplier], rules.delta)
+        if rules.epsilon_limit is not None and not epsilon <= rules.epsilon_limit:
+            raise PolicyError(
+                "gate.privacy-spent",
+                f"Another round would raise ε to {epsilon:.2f}.",
+                "The site has given what its policy allows; it leaves the federation.",
+                epsilon,
+                rules.epsilon_limit,
+            )
+        return epsilon
+
+    def _facts(self, policy: SitePolicy, task: TrainingTask) -> GateFacts:
+        cohort = self._trainer.cohort_for(task)
+        secret = keep_secret(self._folder.pseudonym_secret).encode("ascii")
+        return GateFacts(
+            training_patients=_patients(cohort.training),
+            scored_patients=_patients(cohort.validation),
+            extras=frozenset() if task.training.fedgs is None else frozenset({FEDGS_PREFIX.rstrip("/")}),
+            labels=len(task.contract.labels),
+            max_bytes=policy.limits.message_bytes,
+            pseudonym=lambda case: pseudonym(secret, case),
+            generator=np.random.default_rng(),
+        )
+
+
+def pseudonym(secret: bytes, case: str) -> str:
+    """Return what the server sees instead of ``case``: the same in every round, of use to this site only."""
+    return "case-" + hmac.new(secret, case.encode("utf-8"), hashlib.sha256).hexdigest()[:_PSEUDONYM_DIGITS]
+
+
+def _patients(cases: Iterable[PreparedCase]) -> int:
+    return len({case.patient for case in cases})
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _order(task: TrainingTask, weights: Arrays, request: RoundRequest) -> OrderReceived:
+    return OrderReceived(
+        round_number=request.round_number,
+        rounds=request.rounds,
+        modality=task.preprocessing.modality,
+        tensors=len(weights),
+        bytes=byte_count(weights),
+        steps=task.training.steps_per_round,
+        epochs=task.training.epochs,
+        batch_size=task.training.batch_size,
+    )
+
+
+def _left(out: Outgoing, rules: PrivacyRules, round_number: int, epsilon: float | None) -> Left:
+    # the very content that the client app will send
+    payload = payload_of(write_result(out.result, round_number))
+    noisy = rules.noise_multiplier is not None
+    return Left(
+        round_number=round_number,
+        tensors=payload.tensors,
+        bytes=payload.bytes,
+        sha256=payload.sha256,
+        examples=out.result.num_examples,
+        scores=len(out.result.scores),
+        suppressed=out.suppressed,
+        norm=out.norm,
+        clipped=out.clipped,
+        noise_multiplier=rules.noise_multiplier,
+        delta=rules.delta if noisy else None,
+        epsilon=epsilon,
+    )

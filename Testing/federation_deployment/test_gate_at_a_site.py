@@ -1,0 +1,183 @@
+"""A site's trainer behind its socket: policy, gate and journal where no server and no client app can go round them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from tiny_deployment import tiny_federation, tiny_policy
+
+from FedSegCore.federation.client_app import answer
+from FedSegCore.federation.initial_model import initial_model
+from FedSegCore.federation.messages import RoundOrder, read_introduction, read_result, write_order, write_query
+from FedSegCore.federation.payload import payload_of
+from FedSegCore.federation.site.folder import SiteFolder
+from FedSegCore.federation.site.journal_entries import Entry, Introduced, Left, Refused
+from FedSegCore.federation.site.journal_watch import JournalWatch
+from FedSegCore.federation.site.policy import SitePolicy, write_policy
+from FedSegCore.federation.site.trainer_client import TrainerClient
+from FedSegCore.federation.tasks import training_task
+from FedSegCore.federation.tensors import to_record
+from FedSegCore.learning.privacy import PrivacyRules
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the test listens on a Unix socket")
+
+Served = tuple[SiteFolder, bytes]
+
+
+def ask(site: SiteFolder, content: RecordDict, kind: str) -> RecordDict:
+    """Return what the server would get from the site's client app."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    message = Message(content, 1, kind)
+    context = Context(run_id=1, node_id=1, node_config={"site": "a"}, state=RecordDict(), run_config={})
+    return answer(message, context, TrainerClient(site), JournalWatch(site.journal)).content
+
+
+def order(privacy: PrivacyRules | None = None, rounds: int = 2, **training: object) -> RecordDict:
+    config = tiny_federation()
+    config = tiny_federation(training={**config.training.model_dump(), **training})
+    task = training_task(config, "CT")
+    asked = RoundOrder(group="CT", round_number=1, rounds=rounds, seed=3, task=task, privacy=privacy or PrivacyRules())
+    return write_order(asked, to_record(initial_model(task.network, 3)))
+
+
+def train(site: SiteFolder, content: RecordDict) -> RecordDict:
+    return ask(site, content, MessageType.TRAIN)
+
+
+def entries(site: SiteFolder) -> list[Entry]:
+    assert site.journal.verify().whole
+    return [line.entry for line in site.journal.lines()]
+
+
+def only_a_code(content: RecordDict) -> str:
+    assert list(content) == ["failure"]
+    assert list(content["failure"]) == ["code"]
+    return str(content["failure"]["code"])
+
+
+def with_privacy(site: SiteFolder, **rules: object) -> None:
+    privacy = PrivacyRules.model_validate({**tiny_policy().privacy.model_dump(), **rules})
+    write_policy(site.policy_file, SitePolicy(privacy=privacy, limits=tiny_policy().limits))
+
+
+def test_what_leaves_is_what_the_journal_says(served: Served) -> None:
+    site, _ = served
+    introduced = ask(site, write_query(), MessageType.QUERY)
+    assert read_introduction(introduced).training_cases == 1
+    answered = train(site, order())
+    report, _, _ = read_result(answered)
+    told = entries(site)
+    assert [entry.kind for entry in told] == ["enrolled", "introduced", "order-received", "cohort-read", "left"]
+    assert isinstance(told[1], Introduced)
+    assert told[1].sha256 == payload_of(introduced).sha256
+    assert isinstance(told[4], Left)
+    sent = payload_of(answered)
+    assert (told[4].tensors, told[4].bytes, told[4].sha256) == (sent.tensors, sent.bytes, sent.sha256)
+    assert [score.case[:5] for score in report.scores] == ["case-"]
+    written = b"".join(file.read_bytes() for file in (site.path / "journal").iterdir())
+    for telling in (b"c0", b"p1-", b"image0", bytes(site.cohort), site.settings().name.encode() + b'"'):
+        assert b'"' + telling not in written, telling
+
+
+@pytest.mark.parametrize(
+    ("limits", "asked", "code", "bounds"),
+    [
+        ({"epochs": 3}, {"steps_per_round": None, "epochs": 90}, "policy.epochs", (90, 3)),
+        ({"steps_per_round": 10}, {"steps_per_round": 11}, "policy.steps", (11, 10)),
+        ({"rounds": 5}, {"rounds": 6}, "policy.rounds", (6, 5)),
+    ],
+)
+def test_an_order_beyond_the_policy_is_refused_and_journalled_before_any_image_is_read(
+    served: Served, limits: dict[str, int], asked: dict[str, object], code: str, bounds: tuple[float, float]
+) -> None:
+    site, _ = served
+    write_policy(site.policy_file, tiny_policy(**limits))
+    assert only_a_code(train(site, order(**asked))) == code
+    told = entries(site)
+    assert [entry.kind for entry in told] == ["enrolled", "order-received", "refused"]
+    assert told[-1] == Refused(code=code, round_number=1, measured=float(bounds[0]), allowed=float(bounds[1]))
+
+
+def test_an_update_beyond_the_bound_stays_and_the_server_sees_a_code(served: Served) -> None:
+    site, _ = served
+    with_privacy(site, norm_bound=1e-9)
+    assert only_a_code(train(site, order())) == "gate.norm"
+    refused = entries(site)[-1]
+    assert isinstance(refused, Refused)
+    assert refused.measured > refused.allowed > 0.0
+    assert not [entry for entry in entries(site) if isinstance(entry, Left)]
+
+
+def test_a_federation_may_ask_for_stricter_but_never_for_laxer(served: Served) -> None:
+    site, _ = served
+    with_privacy(site, minimum_cases=1, decimals=2, metrics=("overlap", "loss"))
+    assert only_a_code(train(site, order(PrivacyRules(minimum_cases=2)))) == "gate.too-few-cases"
+    report, _, _ = read_result(train(site, order(PrivacyRules(metrics=("overlap", "seconds"), decimals=6))))
+    assert (report.loss, report.seconds) == (None, {})
+    assert all(score.dice == round(score.dice, 2) for score in report.scores)
+    with_privacy(site, minimum_cases=2)
+    assert only_a_code(train(site, order(PrivacyRules(minimum_cases=1)))) == "gate.too-few-cases"
+    assert only_a_code(ask(site, write_query(), MessageType.QUERY)) == "gate.too-few-cases"
+
+
+def test_epsilon_runs_on_from_the_journal_until_the_limit(served: Served) -> None:
+    pytest.importorskip("opacus")
+    site, _ = served
+    with_privacy(site, clip_norm=1.0, noise_multiplier=20.0, epsilon_limit=0.75)
+    replies = [train(site, order()) for _ in range(2)]
+    first, second = (entry for entry in entries(site) if isinstance(entry, Left))
+    assert 0.0 < first.epsilon < second.epsilon
+    assert (first.noise_multiplier, first.delta) == (20.0, 1e-5)
+    weights = [read_result(reply)[1] for reply in replies]
+    assert any(not np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
+    with_privacy(site, clip_norm=1.0, noise_multiplier=20.0, epsilon_limit=second.epsilon * 1.01)
+    assert only_a_code(train(site, order())) == "gate.privacy-spent"
+    # noise the federation asks for is added and counted too
+    with_privacy(site)
+    train(site, order(PrivacyRules(clip_norm=1.0, noise_multiplier=20.0)))
+    assert [entry for entry in entries(site) if isinstance(entry, Left)][-1].epsilon > second.epsilon
+
+
+def test_without_its_journal_or_policy_a_site_sends_nothing(served: Served) -> None:
+    site, _ = served
+    policy = site.policy_file.read_bytes()
+    site.policy_file.write_bytes(b"{}}")
+    assert only_a_code(train(site, order())) == "policy.invalid"
+    assert entries(site)[-1] == Refused(code="policy.invalid")
+    site.policy_file.write_bytes(policy)
+    (file,) = (site.path / "journal").glob("*.jsonl")
+    file.write_bytes(file.read_bytes()[:-3])
+    assert only_a_code(train(site, order())) == "journal.broken"
+    assert only_a_code(ask(site, write_query(), MessageType.QUERY)) == "journal.broken"
+
+
+def test_malformed_orders_are_journalled_by_their_code(served: Served) -> None:
+    site, _ = served
+    assert only_a_code(train(site, write_query())) == "request.incomplete"
+    assert entries(site)[-1] == Refused(code="request.incomplete")
+
+
+def test_the_commands_show_policy_and_journal(
+    site: SiteFolder, fedseg: Callable[..., SimpleNamespace], tmp_path: Path
+) -> None:
+    site.journal.append(Refused(code="gate.norm", round_number=2, measured=99.0, allowed=10.0))
+    shown = fedseg("site", "journal", site.path)
+    assert shown.code == 0
+    for words in ("enrolled", "gate.norm", "too long", "99", "round 2"):
+        assert words in shown.err
+    assert '"kind": "refused"' in fedseg("site", "journal", site.path, "--json").out
+    assert fedseg("site", "journal", site.path, "--verify").code == 0
+    assert "fewer than 1 patients" in fedseg("site", "policy", site.path).err
+    assert '"minimum_cases": 1' in fedseg("site", "policy", site.path, "--json").out
+    (file,) = (site.path / "journal").glob("*.jsonl")
+    file.write_bytes(file.read_bytes().replace(b'"measured":99.0', b'"measured":98.0'))
+    broken = fedseg("site", "journal", site.path, "--verify", "--json")
+    assert broken.code == 3
+    assert '"line": 2' in broken.out
+    assert "journal.broken" in broken.err
+    assert fedseg("site", "journal", site.path).code == 3
