@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from FedSegCore.cli.output import console, emit_json, progress_bar
+from FedSegCore.demo import ROUNDS
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to make; must not exist.")],
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of training.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of training.")] = ROUNDS,
     seed: Annotated[int, typer.Option(min=0, max=20_000, help="Patients and training follow from it.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:

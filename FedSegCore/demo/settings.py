@@ -7,9 +7,6 @@ from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.phantoms.torso import TORSO_CONTRACT
 from FedSegCore.volumes.preprocessing import Preprocessing
 
-ROUNDS = 7
-"""Rounds of the demo unless told otherwise."""
-
 _PREPROCESSING = {
     "CT": Preprocessing(modality="CT", spacing=(4.0, 4.0, 4.0), window=(-160.0, 240.0)),
     "MR": Preprocessing(modality="MR", spacing=(4.0, 4.0, None), percentiles=(0.5, 99.5)),
