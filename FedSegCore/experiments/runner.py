@@ -131,16 +131,21 @@ class ExperimentRun:
         chosen = self.config.settings[setting]
         trained = training_sites(self.config, setting, self._prepared(config, seed))
         federations = federations_of(chosen, config, trained)
-        if chosen.pooling == "pooled" and chosen.steps_of_all:
-            config = with_more_steps(config, len(trained) // len(federations))
         outcomes = {}
         for number, (name, members) in enumerate(federations.items()):
             part = progress.part(number / len(federations), (number + 1) / len(federations))
             sites = {member: (site.modality, site.cohort) for member, site in members.items()}
             folder = self._run_folder(setting, seed) / name
             folder.mkdir(parents=True, exist_ok=True)
+            pooled = sum(federation_and_member(chosen, s, config.group_of(s.modality))[0] == name for s in trained)
+            steps = pooled if chosen.pooling == "pooled" and chosen.steps_of_all else 1
             outcomes[name] = run_in_process(
-                config, sites, folder, part, participation=chosen.participation.asked(seed), device=self.device
+                with_more_steps(config, steps),
+                sites,
+                folder,
+                part,
+                participation=chosen.participation.asked(seed),
+                device=self.device,
             )
         return outcomes
 
