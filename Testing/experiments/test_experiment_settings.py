@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from FedSegCore.common.progress import Progress
-from FedSegCore.experiments.config import ExperimentConfig, read_experiment
-from FedSegCore.experiments.data import read_sites
+from FedSegCore.experiments.config import ExperimentConfig, ExperimentSite, read_experiment
+from FedSegCore.experiments.data import read_site, read_sites
+from FedSegCore.experiments.report import write_experiment_report
 from FedSegCore.experiments.runner import ExperimentRun
 from FedSegCore.experiments.runs import CohortSite, federations_of, training_sites, with_more_steps
 from FedSegCore.federation.outcome import FederationOutcome
@@ -18,6 +20,7 @@ from FedSegCore.inference.devices import choose_device
 from FedSegCore.learning.cohort import Cohort
 from FedSegCore.phantoms.patient_files import write_patient
 from FedSegCore.phantoms.torso import make_patient
+from FedSegCore.volumes.labels import CodedTerm, Label, LabelContract
 
 EXPERIMENT = """
 name = "kinds"
@@ -266,6 +269,38 @@ def test_the_page_is_computed_from_the_rows(fedseg, run, rows, tmp_path):
     dice = [row["dice"] for row in rows if (row["setting"], row["modality"]) == ("flames", "CT")]
     cases = [np.mean(dice[:2]), np.mean(dice[2:])]
     assert f"| FLAMES | {np.mean(cases):.3f} ± {np.std(cases, ddof=1):.3f} (2) |" in page
+
+
+def test_the_report_bears_settings_that_test_some_sites_only(run, tmp_path):
+    results = json.loads((run.folder / "results.json").read_text())
+    write_experiment_report(run.config, results, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "CT only" in page
+    assert "FLAMES does not reach the goal of 1.00" in page
+
+
+def test_a_channel_is_chosen_and_empty_pictures_left_out(tmp_path):
+    data = tmp_path / "data" / "pictures"
+    data.mkdir(parents=True)
+    rows = []
+    for n in range(4):
+        colour = np.stack([np.full((32, 32), 10 * n + c, np.uint8) for c in range(3)], axis=2)
+        mask = np.zeros((32, 32), np.uint8)
+        mask[:4, :4] = 2 if n == 1 else 1
+        Image.fromarray(colour).save(data / f"{n}.png")
+        Image.fromarray(mask).save(data / f"{n}-seg.png")
+        rows.append([f"c{n}", f"{n}.png", f"{n}-seg.png", "here", f"p{n}"])
+    with (data / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["case", "image", "mask", "site", "patient"], *rows])
+    site = ExperimentSite(
+        name="s", modality="CT", dataset="pictures", patients=(0, 4), test_patients=1, mapping={"liver": (1,)},
+        channel=2, skip_empty=True,
+    )  # fmt: skip
+    label = Label(name="liver", value=1, type=CodedTerm(code="1", meaning="Liver"), colour=(1, 2, 3))
+    cases = read_site(site, LabelContract(labels=(label,)), tmp_path / "data")
+    assert [case.case_id for case in cases.training] == ["c0", "c2"]
+    assert [float(case.image.array.max()) for case in (*cases.training, *cases.test)] == [2.0, 22.0, 32.0]
+    assert {(case.image.channels, case.image.modality) for case in cases.training} == {(1, "CT")}
 
 
 def test_a_folder_without_results_is_named(fedseg, tmp_path):
