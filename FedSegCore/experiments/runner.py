@@ -67,7 +67,9 @@ class ExperimentRun:
                 f"Choose one of: {', '.join(self.config.budgets)}.",
             )
         described = self.config.model_dump(mode="json") | {"budget": self.budget}
-        identity = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        # Without defaults: an option that is new in a later version does not orphan what was done before it.
+        meant = self.config.model_dump(mode="json", exclude_defaults=True) | {"budget": self.budget}
+        identity = hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
         stamp = self.folder / "experiment.json"
         if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8"))["identity"] != identity:
             raise BadInputError(
