@@ -42,7 +42,8 @@ def experiment(
     for modality in dict.fromkeys(row["modality"] for row in results["rows"]):
         for name, setting in config.settings.items():
             kept = [r["dice"] for r in results["rows"] if (r["setting"], r["modality"]) == (name, modality)]
-            console.print(f"  {modality}  {setting.title}: mean Dice {fmean(kept):.3f}")
+            if kept:
+                console.print(f"  {modality}  {setting.title}: mean Dice {fmean(kept):.3f}")
     console.print(f"Open {report} in a browser.")
     if as_json:
         emit_json({"report": str(report), "results": str(out / "results.json"), "releases": str(releases)})

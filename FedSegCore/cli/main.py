@@ -14,6 +14,7 @@ from FedSegCore.cli.experiment import experiment
 from FedSegCore.cli.gin import gin
 from FedSegCore.cli.inspect import inspect
 from FedSegCore.cli.output import console
+from FedSegCore.cli.results import results
 from FedSegCore.cli.segment import segment
 from FedSegCore.cli.worker import worker
 from FedSegCore.common.errors import CancelledError, FedSegError
@@ -39,6 +40,7 @@ def build_app() -> typer.Typer:
     app.callback()(_root)
     app.command()(demo)
     app.command()(experiment)
+    app.command()(results)
     app.command()(segment)
     app.command()(worker)
     app.command()(inspect)

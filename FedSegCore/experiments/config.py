@@ -6,9 +6,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from FedSegCore.common.toml_file import read_toml
+from FedSegCore.experiments.crossing import crossed, merged
+from FedSegCore.experiments.participation import SiteParticipation
+from FedSegCore.experiments.targets import Target
 from FedSegCore.federation.config import FederationConfig
+from FedSegCore.volumes.labels import LabelContract
 
-SettingName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+SettingName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$")]
 
 
 class ExperimentSite(BaseModel):
@@ -24,6 +28,9 @@ class ExperimentSite(BaseModel):
         test_patients: the last so many patients are kept for testing and never trained on.
         validation_patients: the so many before them score the model every round (for curves, never for choices).
         rescale: (slope, intercept) that bring stored values back to physical ones (8-bit CT to HU).
+        channel: the only channel of a colour picture that is read (pictures that hold one intensity window each).
+        skip_empty: leave out images in which nothing of ``mapping`` occurs.
+        trains: whether it trains where a setting does not say who does; a site that does not is only tested.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +44,9 @@ class ExperimentSite(BaseModel):
     test_patients: Annotated[int, Field(ge=1)] = 2
     validation_patients: Annotated[int, Field(ge=0)] = 0
     rescale: tuple[float, float] = (1.0, 0.0)
+    channel: Annotated[int, Field(ge=0, le=2)] | None = None
+    skip_empty: bool = False
+    trains: bool = True
 
 
 class Setting(BaseModel):
@@ -45,15 +55,29 @@ class Setting(BaseModel):
     Attributes:
         title: what tables and plots call it.
         pooling: ``"federated"``: sites train apart and meet at the server; ``"local"``: every site alone;
-            ``"pooled"``: all images of a modality in one place, which a federation tries to equal.
+            ``"pooled"``: all images of a modality in one place, or of all modalities where the federation's grouping
+            is ``"together"``, which a federation tries to equal.
+        steps_of_all: a pooled site takes as many steps a round as its sites take together.
         federation: entries that replace those of the base federation (tables are merged).
+        train: names of the sites that train; the others are only tested. Empty: all whose ``trains`` says so.
+        test: names of the sites that are tested; empty: all.
+        training_patients: site → at most so many of its training patients are used (the first after rotation).
+        participation: who is missing when.
+        serve: modality → the group whose model serves sites of a modality that nobody trains. Sites without a model
+            (a site that does not train, where every site trains alone) are not tested.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
     pooling: Literal["federated", "local", "pooled"] = "federated"
+    steps_of_all: bool = False
     federation: dict[str, Any] = {}
+    train: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    training_patients: dict[str, Annotated[int, Field(ge=1)]] = {}
+    participation: SiteParticipation = SiteParticipation()
+    serve: dict[str, str] = {}
 
 
 class ExperimentConfig(BaseModel):
@@ -68,8 +92,16 @@ class ExperimentConfig(BaseModel):
         default: the setting whose models are published as releases.
         reference: the setting that paired differences are taken against.
         target: mean test Dice that ``default`` is expected to reach, by modality.
+        targets: further goals, between settings.
+        notes: where and why it differs from the paper it looks into; shown with the results.
+        rotate: every seed tests other patients: all of a site's patients move on by as many as it tests.
+        surface_distances: measure them too; on large volumes they take longer than the segmentation.
+        pixel_accuracy: put it in the rows; never shown alone (METHODS §3).
+        small_lesions: modality → τ; rows say which lesions are small (A/a ≥ τ of the whole image) and which are not.
+        rounds_needed: share of a run's last validation Dice whose first round is told.
         sites: the sites.
-        settings: the rows of the comparison, by name.
+        settings: the rows of the comparison, by name. In a file they may also come from ``axes`` and ``cross``
+            (``experiments.crossing``).
         federation: the base federation.
         budgets: entries that replace those of the base federation, by budget (``quick``, ``full``).
     """
@@ -84,10 +116,22 @@ class ExperimentConfig(BaseModel):
     default: SettingName
     reference: SettingName
     target: dict[str, float] = {}
+    targets: tuple[Target, ...] = ()
+    notes: tuple[str, ...] = ()
+    rotate: bool = False
+    surface_distances: bool = True
+    pixel_accuracy: bool = False
+    small_lesions: dict[str, Annotated[float, Field(gt=1.0)]] = {}
+    rounds_needed: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     sites: Annotated[tuple[ExperimentSite, ...], Field(min_length=1)]
     settings: Annotated[dict[SettingName, Setting], Field(min_length=1)]
     federation: dict[str, Any]
     budgets: dict[str, dict[str, Any]] = {"quick": {}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cross(cls, raw: Any) -> Any:
+        return crossed(raw) if isinstance(raw, dict) else raw
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -96,24 +140,40 @@ class ExperimentConfig(BaseModel):
                 raise ValueError(f"{role} names the setting {setting!r}, which there is not")
         if len({site.name for site in self.sites}) != len(self.sites):
             raise ValueError("site names must differ")
+        self._check_names_in_settings()
         for budget in self.budgets:
             for setting in self.settings:
                 self.federation_of(setting, budget, self.seeds[0])
         return self
 
+    def _check_names_in_settings(self) -> None:
+        known = {site.name for site in self.sites}
+        for name, chosen in self.settings.items():
+            named = {*chosen.train, *chosen.test, *chosen.training_patients}
+            if unknown := sorted((named | chosen.participation.sites()) - known):
+                raise ValueError(f"settings.{name} names the site {unknown[0]!r}, which there is not")
+            if not self.trained_sites(name):
+                raise ValueError(f"settings.{name}: nobody trains")
+        for goal in self.targets:
+            if unknown := sorted({goal.setting, *goal.against} - self.settings.keys()):
+                raise ValueError(f"a target names the setting {unknown[0]!r}, which there is not")
+
+    def contract(self) -> LabelContract:
+        """Return the labels, which all settings share."""
+        return self.federation_of(self.default, next(iter(self.budgets)), self.seeds[0]).contract
+
+    def trained_sites(self, setting: str) -> frozenset[str]:
+        """Return the names of the sites that train under ``setting``."""
+        return frozenset(self.settings[setting].train or (site.name for site in self.sites if site.trains))
+
+    def tested_sites(self, setting: str) -> frozenset[str]:
+        """Return the names of the sites that are tested under ``setting``."""
+        return frozenset(self.settings[setting].test or (site.name for site in self.sites))
+
     def federation_of(self, setting: str, budget: str, seed: int) -> FederationConfig:
         """Return the federation of one run; raises pydantic.ValidationError where the merged entries do not fit."""
-        merged = _merged(_merged(self.federation, self.budgets[budget]), self.settings[setting].federation)
-        return FederationConfig.model_validate(merged | {"name": self.name, "seed": seed})
-
-
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``changes`` put in, tables entry by entry."""
-    out = dict(base)
-    for key, value in changes.items():
-        both_tables = isinstance(value, dict) and isinstance(out.get(key), dict)
-        out[key] = _merged(out[key], value) if both_tables else value
-    return out
+        entries = merged(merged(self.federation, self.budgets[budget]), self.settings[setting].federation)
+        return FederationConfig.model_validate(entries | {"name": self.name, "seed": seed})
 
 
 def read_experiment(path: Path) -> ExperimentConfig:

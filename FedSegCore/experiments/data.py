@@ -1,7 +1,8 @@
 """The images of an experiment: from a data set's manifest to training, validation and test cases, split by patient."""
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,29 @@ from FedSegCore.volumes.reading import read_label_map, read_volume
 
 @dataclass(frozen=True)
 class SiteCases:
-    """One site's cases; no patient is in more than one of the three parts."""
+    """One site's cases; no patient is in more than one of the three parts, each in the order of its patients."""
 
     name: str
     modality: str
     training: tuple[TrainingCase, ...]
     validation: tuple[TrainingCase, ...]
     test: tuple[TrainingCase, ...]
+
+    def rotated(self, turns: int) -> "SiteCases":
+        """Return the same cases and sizes of parts, with other patients tested: everybody moves on ``turns`` times by
+        as many patients as are tested, the last ones to the front."""
+        cases: dict[str, list[TrainingCase]] = {}
+        for case in (*self.training, *self.validation, *self.test):
+            cases.setdefault(case.patient, []).append(case)
+        patients = list(cases)
+        tested, scored = (len({case.patient for case in part}) for part in (self.test, self.validation))
+        shift = turns * tested % len(patients)
+        moved = patients[len(patients) - shift :] + patients[: len(patients) - shift]
+        cut = len(moved) - tested - scored
+        parts = (moved[:cut], moved[cut : cut + scored], moved[cut + scored :])
+        return SiteCases(
+            self.name, self.modality, *(tuple(case for patient in part for case in cases[patient]) for part in parts)
+        )
 
 
 def read_site(site: ExperimentSite, contract: LabelContract, data_root: Path) -> SiteCases:
@@ -42,13 +59,12 @@ def read_site(site: ExperimentSite, contract: LabelContract, data_root: Path) ->
         )
     cut = len(patients) - held_out
     parts = (patients[:cut], patients[cut : cut + site.validation_patients], patients[cut + site.validation_patients :])
-    cases = [tuple(_read_case(row, folder, site, contract) for p in part for row in rows[p]) for part in parts]
-    return SiteCases(site.name, site.modality, *cases)
+    return SiteCases(site.name, site.modality, *(_read_part(part, rows, folder, site, contract) for part in parts))
 
 
 def read_sites(config: ExperimentConfig, data_root: Path) -> list[SiteCases]:
     """Read all sites of an experiment; raises BadInputError where two sites share a patient."""
-    contract = config.federation_of(config.default, next(iter(config.budgets)), config.seeds[0]).contract
+    contract = config.contract()
     seen: dict[tuple[str, str], str] = {}
     sites = []
     for site in config.sites:
@@ -80,9 +96,23 @@ def _rows_by_patient(manifest: Path, site: ExperimentSite) -> dict[str, list[dic
     return grouped
 
 
-def _read_case(row: dict[str, str], folder: Path, site: ExperimentSite, contract: LabelContract) -> TrainingCase:
-    image = read_volume(folder / row["image"], modality=site.modality)
+def _read_part(
+    patients: Sequence[str],
+    rows: Mapping[str, Sequence[Mapping[str, str]]],
+    folder: Path,
+    site: ExperimentSite,
+    contract: LabelContract,
+) -> tuple[TrainingCase, ...]:
+    cases = (_read_case(row, folder, site, contract) for patient in patients for row in rows[patient])
+    return tuple(case for case in cases if not site.skip_empty or case.labels.array.any())
+
+
+def _read_case(row: Mapping[str, str], folder: Path, site: ExperimentSite, contract: LabelContract) -> TrainingCase:
+    # Colour is kept for endoscopy only: a channel is chosen before the image is called what it is.
+    image = read_volume(folder / row["image"], modality=None if site.channel is not None else site.modality)
     own_labels = read_label_map(folder / row["mask"])
+    if site.channel is not None:
+        image = replace(image, array=image.array[site.channel : site.channel + 1], modality=site.modality)
     slope, intercept = site.rescale
     if (slope, intercept) != (1.0, 0.0):
         image = image.with_array(image.array.astype(np.float32) * np.float32(slope) + np.float32(intercept))

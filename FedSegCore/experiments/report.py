@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from FedSegCore.experiments.config import ExperimentConfig
-from FedSegCore.experiments.statistics import Spread, paired_difference, per_case_dice, spread
+from FedSegCore.experiments.statistics import Spread, case_values, chosen_rows, paired_difference, spread
 from FedSegCore.reporting.html import write_report
 from FedSegCore.reporting.plots import curves, grouped_dots
 from FedSegCore.reporting.sections import Block, Details, Fact, Facts, Notice, Picture, Section, Table, Text
@@ -30,10 +30,10 @@ class _Story:
     def modalities(self) -> list[str]:
         return list(dict.fromkeys(row["modality"] for row in self.results["rows"]))
 
-    def dice(self, setting: str, modality: str, key: str = "dice") -> Spread:
-        """Return the spread over test cases (and seeds) of a case's mean Dice over labels."""
-        cases = per_case_dice(self.results["rows"], key)
-        return spread(value for (name, _, kind, _), value in cases.items() if (name, kind) == (setting, modality))
+    def dice(self, setting: str, modality: str, key: str = "dice") -> Spread | None:
+        """Return the spread over test cases and seeds of a case's mean Dice over labels; None without any."""
+        values = case_values(chosen_rows(self.results["rows"], modality=modality), setting, key)
+        return spread(values.values()) if values else None
 
 
 def write_experiment_report(config: ExperimentConfig, results: Results, path: Path) -> None:
@@ -52,7 +52,11 @@ def _facts(story: _Story) -> Block:
     title = story.config.settings[story.config.default].title
     means = [(modality, story.dice(story.config.default, modality)) for modality in story.modalities]
     return Facts(
-        [Fact(f"{m.mean:.3f}", f"{modality}: mean test Dice", f"{title}, {m.cases} cases") for modality, m in means]
+        [
+            Fact(f"{m.mean:.3f}", f"{modality}: mean test Dice", f"{title}, {m.cases} scores")
+            for modality, m in means
+            if m
+        ]
     )
 
 
@@ -60,7 +64,10 @@ def _verdicts(story: _Story) -> list[Block]:
     title = story.config.settings[story.config.default].title
     verdicts: list[Block] = []
     for modality, goal in story.config.target.items():
-        found = story.dice(story.config.default, modality).mean
+        scores = story.dice(story.config.default, modality)
+        if scores is None:
+            continue
+        found = scores.mean
         reached = found >= goal
         words = "reaches" if reached else "does not reach"
         verdicts.append(Notice(f"{modality}: {title} {words} the goal of {goal:.2f} ({found:.3f}).", good=reached))
@@ -73,6 +80,8 @@ def _comparison(story: _Story) -> list[Block]:
     for name, setting in story.config.settings.items():
         for modality in story.modalities:
             own, group = story.dice(name, modality), story.dice(name, modality, "group_dice")
+            if own is None or group is None:
+                continue
             table.append(
                 {
                     "modality": modality,
@@ -101,7 +110,10 @@ def _comparison(story: _Story) -> list[Block]:
 def _difference(story: _Story, setting: str, modality: str) -> str:
     if setting == story.config.reference:
         return "–"
-    gap = paired_difference(story.results["rows"], setting, story.config.reference, modality)
+    try:
+        gap = paired_difference(story.results["rows"], setting, story.config.reference, modality)
+    except ValueError:
+        return "–"
     return f"{gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
 
 

@@ -15,12 +15,20 @@ from FedSegCore.common.files import whole_folder, write_json
 from FedSegCore.common.progress import Progress
 from FedSegCore.experiments.config import ExperimentConfig
 from FedSegCore.experiments.data import SiteCases
-from FedSegCore.experiments.runs import CohortSite, federation_and_member, federations_of
-from FedSegCore.experiments.scoring import as_rows, score_cases
+from FedSegCore.experiments.runs import (
+    CohortSite,
+    federation_and_member,
+    federations_of,
+    training_sites,
+    with_more_steps,
+)
+from FedSegCore.experiments.scoring import Tester, case_rows
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.federated_run import run_in_process
-from FedSegCore.federation.outcome import FederationOutcome
+from FedSegCore.federation.groups import mean_dice
+from FedSegCore.federation.outcome import FederationOutcome, GroupResult
 from FedSegCore.federation.publishing import publish_outcome
+from FedSegCore.learning.case import TrainingCase
 from FedSegCore.learning.cohort import Cohort
 from FedSegCore.models.release import software_versions
 from FedSegCore.models.signing import load_or_make_key
@@ -49,7 +57,7 @@ class ExperimentRun:
     budget: str
     folder: Path
     device: torch.device
-    _cohorts: dict[str, list[CohortSite]] = field(default_factory=dict)
+    _cohorts: dict[str, dict[int, list[CohortSite]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.budget not in self.config.budgets:
@@ -59,7 +67,9 @@ class ExperimentRun:
                 f"Choose one of: {', '.join(self.config.budgets)}.",
             )
         described = self.config.model_dump(mode="json") | {"budget": self.budget}
-        identity = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        # Without defaults: an option that is new in a later version does not orphan what was done before it.
+        meant = self.config.model_dump(mode="json", exclude_defaults=True) | {"budget": self.budget}
+        identity = hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
         stamp = self.folder / "experiment.json"
         if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8"))["identity"] != identity:
             raise BadInputError(
@@ -120,14 +130,25 @@ class ExperimentRun:
         self, setting: str, seed: int, config: FederationConfig, progress: Progress
     ) -> dict[str, FederationOutcome]:
         """Train the federations of a setting; each goes on from its last whole round."""
-        federations = federations_of(self.config.settings[setting], self._prepared(config))
+        chosen = self.config.settings[setting]
+        trained = training_sites(self.config, setting, self._prepared(config, seed))
+        federations = federations_of(chosen, config, trained)
         outcomes = {}
         for number, (name, members) in enumerate(federations.items()):
             part = progress.part(number / len(federations), (number + 1) / len(federations))
             sites = {member: (site.modality, site.cohort) for member, site in members.items()}
             folder = self._run_folder(setting, seed) / name
             folder.mkdir(parents=True, exist_ok=True)
-            outcomes[name] = run_in_process(config, sites, folder, part, device=self.device)
+            pooled = sum(federation_and_member(chosen, s, config.group_of(s.modality))[0] == name for s in trained)
+            steps = pooled if chosen.pooling == "pooled" and chosen.steps_of_all else 1
+            outcomes[name] = run_in_process(
+                with_more_steps(config, steps),
+                sites,
+                folder,
+                part,
+                participation=chosen.participation.asked(seed),
+                device=self.device,
+            )
         return outcomes
 
     def publish(self) -> Path:
@@ -141,22 +162,25 @@ class ExperimentRun:
                     publish_outcome(FederationOutcome.load(federation), beside, key)
         return releases
 
-    def _prepared(self, config: FederationConfig) -> list[CohortSite]:
+    def _turns(self, seed: int) -> int:
+        return self.config.seeds.index(seed) if self.config.rotate else 0
+
+    def _prepared(self, config: FederationConfig, seed: int) -> list[CohortSite]:
         """Return the sites' images prepared for ``config``; kept, since most settings prepare alike."""
         wanted = {site.modality: config.preprocessing_of(site.modality) for site in self.sites}
-        key = repr(sorted(wanted.items()))
+        key, turns = repr(sorted(wanted.items())), self._turns(seed)
         if key not in self._cohorts:
-            self._cohorts = {
-                key: [
-                    CohortSite(
-                        site.name,
-                        site.modality,
-                        Cohort.prepare(site.training, site.validation, wanted[site.modality], config.contract),
-                    )
-                    for site in self.sites
-                ]
-            }
-        return self._cohorts[key]
+            self._cohorts = {key: {}}
+        if turns not in self._cohorts[key]:
+            self._cohorts[key][turns] = [
+                CohortSite(
+                    site.name,
+                    site.modality,
+                    Cohort.prepare(site.training, site.validation, wanted[site.modality], config.contract),
+                )
+                for site in (site.rotated(turns) for site in self.sites)
+            ]
+        return self._cohorts[key][turns]
 
     def _score(
         self,
@@ -167,22 +191,37 @@ class ExperimentRun:
         progress: Progress,
     ) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        for number, site in enumerate(self._prepared(config)):
-            part = progress.part(number / len(self.sites), (number + 1) / len(self.sites))
-            federation, member = federation_and_member(self.config.settings[setting], site)
-            group = outcomes[federation].groups[config.group_of(site.modality)]
-            cases = self.sites[number].test
-            facts = {"setting": setting, "seed": seed, "site": site.name, "modality": site.modality}
-            taught = group.trained_values()
-            first, second = part.part(0.0, 0.5), part.part(0.5, 1.0)
-            common = list(score_cases(group.model, taught, cases, config, site.modality, first, self.device))
-            own = common
-            if member in group.site_models:
-                model = group.site_models[member]
-                own = list(score_cases(model, taught, cases, config, site.modality, second, self.device))
-            for own_scores, group_scores in zip(own, common, strict=True):
-                rows += as_rows(facts, own_scores, group_scores)
+        chosen = self.config.settings[setting]
+        tested = self.config.tested_sites(setting)
+        for number, site in enumerate(self._prepared(config, seed)):
+            own_group = config.group_of(site.modality)
+            name = chosen.serve.get(site.modality, own_group)
+            federation, member = federation_and_member(chosen, site, name)
+            groups = outcomes[federation].groups if federation in outcomes else {}
+            if site.name in tested and name in groups:
+                part = progress.part(number / len(self.sites), (number + 1) / len(self.sites))
+                facts = {"setting": setting, "seed": seed, "site": site.name, "modality": site.modality}
+                tester = Tester(config, site.modality, name, self.device, self.config.surface_distances)
+                cases = self.sites[number].rotated(self._turns(seed)).test
+                rows += self._site_rows(facts, tester, groups[name], member, cases, part)
         return rows
+
+    def _site_rows(
+        self,
+        facts: dict[str, Any],
+        tester: Tester,
+        group: GroupResult,
+        member: str,
+        cases: Sequence[TrainingCase],
+        progress: Progress,
+    ) -> list[dict[str, Any]]:
+        taught = group.trained_values()
+        common = list(tester.score(group.model, taught, cases, progress.part(0.0, 0.5)))
+        own = common
+        if member in group.site_models:
+            own = list(tester.score(group.site_models[member], taught, cases, progress.part(0.5, 1.0)))
+        together = zip(cases, own, common, strict=True)
+        return [row for case, one, other in together for row in case_rows(facts, case, one, other, self.config)]
 
 
 def _curves(outcomes: dict[str, FederationOutcome]) -> list[dict[str, Any]]:
@@ -193,7 +232,9 @@ def _curves(outcomes: dict[str, FederationOutcome]) -> list[dict[str, Any]]:
             "round": row.round_number,
             "site": row.site,
             "loss": row.loss,
-            "scores": {score.label: score.dice for score in row.scores},
+            "steps": row.steps,
+            "seconds": row.seconds.get("training"),
+            "scores": mean_dice(row.scores),
         }
         for federation, outcome in outcomes.items()
         for group, result in outcome.groups.items()

@@ -25,6 +25,22 @@ class FedGsConfig(BaseModel):
     constant_eta: bool = False
 
 
+class OversamplingConfig(BaseModel):
+    """Images with a small lesion are drawn more often: the local alternative to FedGS.
+
+    Attributes:
+        times: how often such an image comes for once of any other.
+        labels: names of the labels that make up the lesion; empty means all labels of the contract together.
+        threshold: an image counts where A/a reaches this; None chooses from the site's own sizes, as FedGS does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    times: Annotated[int, Field(ge=1, le=100)] = 3
+    labels: tuple[str, ...] = ()
+    threshold: Annotated[float, Field(gt=1.0)] | None = None
+
+
 class TrainingConfig(BaseModel):
     """One site's work in a round. The site checks these bounds on whatever the server sends.
 
@@ -43,6 +59,7 @@ class TrainingConfig(BaseModel):
         epochs: epochs a round where ``steps_per_round`` is None.
         patch_size: (k, j, i) voxels in 3-D, (1, j, i) in 2-D, both after preprocessing.
         foreground_fraction: share of patches centred on foreground (balanced over the labels present).
+        oversampling: draw images with small lesions more often.
         gradient_clip: largest gradient norm; None does not clip.
         fedgs: weigh small lesions in the update sent.
         proximal: FedProx's μ; 0 is off.
@@ -66,6 +83,7 @@ class TrainingConfig(BaseModel):
         Annotated[int, Field(ge=1, le=512)], Annotated[int, Field(ge=8, le=1024)], Annotated[int, Field(ge=8, le=1024)]
     ] = (64, 96, 96)
     foreground_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.7
+    oversampling: OversamplingConfig | None = None
     gradient_clip: Annotated[float, Field(gt=0.0)] | None = 12.0
     fedgs: FedGsConfig | None = None
     proximal: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0

@@ -4,7 +4,7 @@ The local weights train exactly as without FedGS; only a sum is kept beside them
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.learning.cohort import PreparedCase
-from FedSegCore.learning.config import FedGsConfig
+from FedSegCore.learning.config import FedGsConfig, TrainingConfig
 from FedSegCore.learning.results import FEDGS_PREFIX
 from FedSegCore.volumes.labels import LabelContract
 
@@ -132,6 +132,28 @@ class LesionSizes:
     def eta(self, labels: torch.Tensor) -> float:
         """Return the factor of a batch of label maps (N, ...)."""
         return self.weights.eta(relative_areas(labels, self.values))
+
+
+def small_lesion_tickets(
+    training: TrainingConfig, contract: LabelContract, cases: Sequence[PreparedCase], dimensions: int
+) -> Callable[[npt.NDArray[np.uint8]], int] | None:
+    """Return label map of a slice or case → how often it is drawn for once of any other; None where all are alike.
+
+    Raises:
+        BadInputError: ``fedgs.label-unknown``, as ``LesionSizes.of_cohort``.
+    """
+    wanted = training.oversampling
+    if wanted is None:
+        return None
+    like = FedGsConfig(labels=wanted.labels, threshold=wanted.threshold)
+    sizes = LesionSizes.of_cohort(like, contract, cases, dimensions, training.patch_size)
+    patch = math.prod(training.patch_size[1:] if dimensions == 2 else training.patch_size)
+    largest = patch / sizes.weights.threshold
+
+    def times(labels: npt.NDArray[np.uint8]) -> int:
+        return wanted.times if 0 < int(np.isin(labels, sizes.values).sum()) <= largest else 1
+
+    return times
 
 
 class UpdateAccumulator:

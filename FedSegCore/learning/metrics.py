@@ -28,7 +28,14 @@ class MeanAndSpread(NamedTuple):
 
 
 def case_scores(
-    predicted: Labels, truth: Labels, grid: Grid, contract: LabelContract, annotated: Sequence[int], case: str
+    predicted: Labels,
+    truth: Labels,
+    grid: Grid,
+    contract: LabelContract,
+    annotated: Sequence[int],
+    case: str,
+    *,
+    distances: bool = True,
 ) -> tuple[CaseScore, ...]:
     """Return one score per annotated label of one case, in the contract's order.
 
@@ -42,6 +49,7 @@ def case_scores(
         contract: the labels.
         annotated: contract values that ``truth`` holds where they occur.
         case: the case id inside its site.
+        distances: measure surface distances, which take longest.
 
     Raises:
         BadInputError: ``score.shapes`` where the arrays do not have the grid's shape.
@@ -53,7 +61,7 @@ def case_scores(
             "Compare label maps of the same image.",
         )
     return tuple(
-        _label_score(predicted == label.value, truth == label.value, grid, case, label.name)
+        _label_score(predicted == label.value, truth == label.value, grid if distances else None, case, label.name)
         for label in contract.labels
         if label.value in annotated
     )
@@ -141,13 +149,13 @@ def split_by_size(
     return small, large
 
 
-def _label_score(predicted: Mask, truth: Mask, grid: Grid, case: str, label: str) -> CaseScore:
+def _label_score(predicted: Mask, truth: Mask, grid: Grid | None, case: str, label: str) -> CaseScore:
     return CaseScore(
         case=case,
         label=label,
         dice=dice(predicted, truth),
         iou=intersection_over_union(predicted, truth),
-        surface_distance_mm=surface_distance_mm(predicted, truth, grid),
+        surface_distance_mm=surface_distance_mm(predicted, truth, grid) if grid is not None else None,
     )
 
 

@@ -1,6 +1,6 @@
 """Batches of patches: a guaranteed share around foreground, balanced over labels; the rest as the cohort is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +64,7 @@ class PatchSampler:
         patch_size: (k, j, i) voxels; k is 1 in 2-D. Where an image is smaller it is padded on both sides alike, as the
             sliding window does at inference; where it is larger the patch is moved inside.
         foreground_fraction: share in [0, 1].
+        times: label map of a unit → how often it comes up for once of any other; all alike if None.
     """
 
     def __init__(
@@ -72,10 +73,13 @@ class PatchSampler:
         dimensions: int,
         patch_size: tuple[int, int, int],
         foreground_fraction: float,
+        times: Callable[[npt.NDArray[np.uint8]], int] | None = None,
     ) -> None:
         self._cases, self._dimensions, self._fraction = cases, dimensions, foreground_fraction
         self._patch = patch_size if dimensions == 3 else (1, *patch_size[1:])
+        self._times = times
         self._units: list[tuple[int, int]] = []
+        self._tickets: list[int] = []
         self._holding: dict[int, list[int]] = {}
         self._centres: dict[tuple[int, int], npt.NDArray[np.int32]] = {}
         for number, case in enumerate(cases):
@@ -90,7 +94,7 @@ class PatchSampler:
     def batches(self, count: int, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Yield ``count`` batches, each drawn when it is asked for; ``generator`` (CPU) is advanced once."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        anywhere, label = _Deck(self.units, rng), _Deck(len(self._labels), rng)
+        anywhere, label = _Deck(len(self._tickets), rng), _Deck(len(self._labels), rng)
         of_label = {value: _Deck(len(units), rng) for value, units in self._holding.items()}
         drawn = 0
         for _ in range(count):
@@ -101,7 +105,7 @@ class PatchSampler:
                     value = self._labels[label.draw()]
                     patches.append(self._cut(self._holding[value][of_label[value].draw()], value, rng))
                 else:
-                    patches.append(self._cut(anywhere.draw(), 0, rng))
+                    patches.append(self._cut(self._tickets[anywhere.draw()], 0, rng))
             images, labels, annotated = zip(*patches, strict=True)
             yield Batch(torch.stack(images), torch.stack(labels), annotated)
 
@@ -117,9 +121,11 @@ class PatchSampler:
             unit = len(self._units)
             self._units.append((number, k))
             labels = case.labels if k < 0 else case.labels[k]
+            tickets = [unit] * (self._times(labels) if self._times else 1)
+            self._tickets += tickets
             counts = np.bincount(labels.reshape(-1), minlength=256)
             for value in np.flatnonzero(counts[1:]) + 1:
-                self._holding.setdefault(int(value), []).append(unit)
+                self._holding.setdefault(int(value), []).extend(tickets)
         if self._dimensions == 3:
             for label in case.annotated:
                 self._centres[number, label] = _spread(np.flatnonzero(case.labels == label), _CENTRES_KEPT)

@@ -17,7 +17,7 @@ from FedSegCore.common.errors import BadInputError, CannotDoHereError
 from FedSegCore.common.progress import Progress
 from FedSegCore.inference.predictor import is_out_of_memory
 from FedSegCore.learning.cohort import Cohort
-from FedSegCore.learning.fedgs import LesionSizes, UpdateAccumulator
+from FedSegCore.learning.fedgs import LesionSizes, UpdateAccumulator, small_lesion_tickets
 from FedSegCore.learning.losses import build_loss
 from FedSegCore.learning.results import RoundRequest
 from FedSegCore.learning.sampling import Batch, PatchSampler
@@ -78,7 +78,13 @@ class RoundOfSteps:
     def __init__(self, task: TrainingTask, cohort: Cohort, network: nn.Module, device: torch.device) -> None:
         self._task, self._network, self._device = task, network, device
         dimensions, training = task.network.dimensions, task.training
-        self._sampler = PatchSampler(cohort.training, dimensions, training.patch_size, training.foreground_fraction)
+        self._sampler = PatchSampler(
+            cohort.training,
+            dimensions,
+            training.patch_size,
+            training.foreground_fraction,
+            small_lesion_tickets(training, task.contract, cohort.training, dimensions),
+        )
         self._augmentation = Augmentation(task.augmentation, dimensions)
         self._loss = build_loss(training.loss, training.loss_options)
         self._spacing = _typical_spacing(cohort, dimensions)

@@ -6,6 +6,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from FedSegCore.common.errors import CancelledError
@@ -17,6 +18,7 @@ from FedSegCore.inference.devices import choose_device
 from FedSegCore.models.release import list_releases
 from FedSegCore.phantoms.patient_files import write_patient
 from FedSegCore.phantoms.torso import make_patient
+from FedSegCore.volumes.preparation import prepare
 
 EXPERIMENT = """
 name = "tiny"
@@ -186,6 +188,26 @@ def test_the_shipped_experiment_splits_the_real_images_by_patient(real_data):
             right, left = ((present == value).nonzero()[2].mean() for value in (1, 4))
             x = [case.image.grid.affine()[0, 0] * place for place in (right, left)]
             assert x[0] < x[1], (site.name, case.case_id)
+
+
+@pytest.mark.parametrize("name", ["fedgs", "flames"])
+def test_shipped_experiments_find_their_real_pictures(real_data, name):
+    config = read_experiment(Path(__file__).resolve().parents[2] / "experiments" / f"{name}.toml")
+    contract = config.contract()
+    for described, site in zip(config.sites, read_sites(config, real_data), strict=True):
+        for turn in range(len(config.seeds)):
+            turned = site.rotated(turn)
+            trained, tested = ({case.patient for case in part} for part in (turned.training, turned.test))
+            assert not trained & tested, site.name
+            assert len(trained | tested) == len({case.patient for case in (*site.training, *site.test)})
+        first = prepare(
+            site.test[0].image, config.federation_of(config.default, "quick", 0).preprocessing_of(site.modality)
+        )
+        assert first.image.shape[0] == (3 if site.modality == "ES" else 1)
+        assert float(first.image.max()) > 0.5
+        values = {int(value) for case in site.test for value in np.unique(case.labels.array)}
+        taught = {contract.value_of(label) for label, own in described.mapping.items() if own != "not annotated"}
+        assert values == {0, *taught}, site.name
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,18 @@ def test_dice_and_iou_of_known_masks():
     assert (third.dice, third.iou, third.surface_distance_mm) == (1.0, 1.0, None)
 
 
+def test_distances_are_left_out_where_nobody_asks():
+    predicted, truth = blank()
+    truth[1:3, 2:4, 2:4] = predicted[1:3, 2:4, 3:5] = 1
+    with_distance, without = (
+        case_scores(predicted, truth, Grid(truth.shape), CONTRACT, (1,), "c", distances=wanted)[0]
+        for wanted in (True, False)
+    )
+    assert with_distance.surface_distance_mm is not None
+    assert without.surface_distance_mm is None
+    assert with_distance.dice == without.dice
+
+
 def test_labels_not_annotated_are_left_out():
     predicted, truth = blank()
     predicted[:] = 2

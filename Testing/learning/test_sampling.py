@@ -3,11 +3,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from blob_cohort import blob_case
+from blob_cohort import CONTRACT, blob_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from FedSegCore.common.errors import BadInputError
 from FedSegCore.learning.cohort import PreparedCase
+from FedSegCore.learning.config import OversamplingConfig, TrainingConfig
+from FedSegCore.learning.fedgs import small_lesion_tickets
 from FedSegCore.learning.sampling import PatchSampler
 from FedSegCore.volumes.volume import Grid
 
@@ -113,3 +116,43 @@ def test_a_cohort_without_any_foreground_is_sampled_all_the_same():
     case = PreparedCase("a", "a", image, labels, Grid((2, 4, 4)), (1,))
     batch = next(PatchSampler([case], 2, (1, 4, 4), 1.0).batches(1, 2, generator()))
     assert float(batch.images.min()) == 1.0
+
+
+def one_small_among_large() -> list[PreparedCase]:
+    """Ten slices of 100 pixels: slice 0 holds a lesion of 1, slices 1 to 3 one of 25, the others nothing."""
+    labels = np.zeros((10, 10, 10), np.uint8)
+    labels[0, 0, 0] = 1
+    labels[1:4, :5, :5] = 1
+    image = np.broadcast_to(np.arange(10, dtype=np.float16)[None, :, None, None] / 16, (1, 10, 10, 10))
+    return [PreparedCase("a", "a", np.ascontiguousarray(image), labels, Grid((10, 10, 10)), (1,))]
+
+
+def test_small_lesions_are_drawn_as_often_as_asked_for():
+    cases = one_small_among_large()
+    training = TrainingConfig(patch_size=(1, 10, 10), oversampling=OversamplingConfig(times=3, threshold=50.0))
+    times = small_lesion_tickets(training, CONTRACT, cases, 2)
+    assert times is not None
+    assert [times(labels) for labels in cases[0].labels] == [3] + [1] * 9
+    # 12 tickets are one round of the deck without foreground preference
+    drawn = PatchSampler(cases, 2, (1, 10, 10), 0.0, times).batches(1, 12, generator())
+    seen = Counter(round(float(image[0, 0, 0]) * 16) for image in next(drawn).images)
+    assert seen == {0: 3, **dict.fromkeys(range(1, 10), 1)}
+    # of those with foreground: 3 + 1 + 1 + 1 tickets
+    drawn = PatchSampler(cases, 2, (1, 10, 10), 1.0, times).batches(1, 6, generator())
+    seen = Counter(round(float(image[0, 0, 0]) * 16) for image in next(drawn).images)
+    assert seen == {0: 3, 1: 1, 2: 1, 3: 1}
+
+
+def test_what_is_small_is_chosen_from_the_sizes_where_nothing_is_said():
+    # A/a of the lesions: 100, 4, 4, 4: the smallest third begins between 4 and 100, at least at 10
+    training = TrainingConfig(patch_size=(1, 10, 10), oversampling=OversamplingConfig(times=5))
+    times = small_lesion_tickets(training, CONTRACT, one_small_among_large(), 2)
+    assert times is not None
+    assert [times(labels) for labels in one_small_among_large()[0].labels[:5]] == [5, 1, 1, 1, 1]
+    assert small_lesion_tickets(TrainingConfig(), CONTRACT, one_small_among_large(), 2) is None
+
+
+def test_oversampling_of_an_unknown_label_is_refused():
+    training = TrainingConfig(oversampling=OversamplingConfig(labels=("nothing",)))
+    with pytest.raises(BadInputError, match=r"fedgs\.label-unknown"):
+        small_lesion_tickets(training, CONTRACT, one_small_among_large(), 2)

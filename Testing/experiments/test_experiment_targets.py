@@ -1,0 +1,144 @@
+"""Targets, crossing, participation and the further statistics against values worked out by hand."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+
+from FedSegCore.experiments.crossing import crossed
+from FedSegCore.experiments.participation import SiteParticipation
+from FedSegCore.experiments.statistics import paired_difference, rounds_needed, standard_error
+from FedSegCore.experiments.targets import Target, judge
+
+
+def row(setting: str, case: str, dice: float, *, seed: int = 0, modality: str = "CT", **more) -> dict:
+    facts = {"setting": setting, "seed": seed, "site": "s", "modality": modality, "case": case, "label": "l"}
+    return {**facts, "dice": dice, "group_dice": dice / 2, **more}
+
+
+ROWS = [
+    row("new", "p1", 0.9, size="small"),
+    row("new", "p2", 0.5, size="large"),
+    row("old", "p1", 0.6, size="small"),
+    row("old", "p2", 0.6, size="large"),
+    row("poor", "p1", 0.2, size="small"),
+    row("poor", "p2", 0.2, size="none"),
+    row("new", "m1", 0.1, modality="MR"),
+]
+
+
+@pytest.mark.parametrize(
+    ("entries", "found", "reached"),
+    [
+        ({"at_least": 0.7}, 0.7, True),
+        ({"at_least": 0.71}, 0.7, False),
+        ({"kind": "difference", "against": ["old", "poor"], "at_least": 0.1}, 0.1, True),
+        ({"kind": "difference", "against": ["old", "poor"], "at_least": 0.11}, 0.1, False),
+        ({"kind": "relative", "against": ["poor"], "at_least": 2.4}, 2.5, True),
+        ({"kind": "ratio", "against": ["old"], "at_least": 0.95}, 0.7 / 0.6, True),
+        ({"kind": "difference", "against": ["old"], "size": "small", "at_least": 0.3}, 0.3, True),
+        ({"measure": "group_dice", "at_least": 0.4}, 0.35, False),
+        ({"sites": ["elsewhere"]}, None, False),
+    ],
+)
+def test_targets(entries, found, reached):
+    target = Target.model_validate({"text": "t", "setting": "new", "modality": "CT", **entries})
+    # sums of decimals: give the last digit its due
+    verdict = judge(target.model_copy(update={"at_least": target.at_least - 1e-9}), ROWS, ["new", "old", "poor"], "q")
+    assert verdict is not None
+    assert verdict.found == (None if found is None else pytest.approx(found))
+    assert verdict.reached is reached
+
+
+def test_near_best_allows_the_best_ones_standard_error():
+    # best is new: 0.7 +- sd(0.9, 0.5) / sqrt(2) = 0.2; old is 0.1 short, poor 0.5
+    for setting, reached in (("new", True), ("old", True), ("poor", False)):
+        target = Target(text="t", setting=setting, kind="near-best", modality="CT")
+        verdict = judge(target, ROWS, ["new", "old", "poor"], "q")
+        assert verdict is not None
+        assert verdict.goal == pytest.approx(-0.2)
+        assert verdict.reached is reached
+
+
+def test_a_goal_may_be_the_budgets_own():
+    target = Target(text="t", setting="new", modality="CT", at_least={"full": 0.75})
+    assert judge(target, ROWS, ["new"], "quick") is None
+    verdict = judge(target, ROWS, ["new"], "full")
+    assert verdict is not None
+    assert not verdict.reached
+
+
+def test_the_standard_error_is_over_patients_not_seeds_or_cases():
+    rows = [
+        row("a", "c1", 0.2, patient="p"),
+        row("a", "c2", 0.4, patient="p"),
+        row("a", "c1", 0.3, seed=1, patient="p"),
+    ]
+    rows += [row("a", "c3", 0.9, patient="q")]
+    # patients 0.3 and 0.9: sd 0.6 / sqrt 2, over sqrt 2
+    assert standard_error(rows, "a") == pytest.approx(0.6 / sqrt(2) / sqrt(2))
+
+
+def test_the_bootstrap_keeps_a_patients_cases_together():
+    cases = {"a1": ("a", 0.1), "a2": ("a", 0.3), "b1": ("b", 0.5)}
+    rows = [row("new", case, gap, patient=patient) for case, (patient, gap) in cases.items()]
+    rows += [row("old", case, 0.0, patient=patient) for case, (patient, _) in cases.items()]
+    found = paired_difference(rows, "new", "old", "CT")
+    assert found.mean == pytest.approx(0.3)
+    assert found.cases == 3
+    # only three draws exist: a a (0.2), a b (0.3), b b (0.5)
+    assert (found.low, found.high) == (pytest.approx(0.2), pytest.approx(0.5))
+
+
+def test_rounds_needed():
+    def scored(number: int, site: str, dice: float | None) -> dict:
+        return {"round": number, "site": site, "scores": {} if dice is None else {"l": dice}}
+
+    curve = [scored(1, "a", 0.1), scored(1, "b", 0.1), scored(2, "a", 0.7), scored(3, "b", 0.8), scored(3, "a", None)]
+    curve += [scored(4, "a", 0.8), scored(4, "b", 0.8)]
+    # means with the last known of each site: 0.1, 0.4, 0.75, 0.8; 0.9 x 0.8 = 0.72 in round 3, after two rounds
+    found = rounds_needed(curve, 0.9)
+    assert found is not None
+    assert (found.rounds, found.last) == (2, pytest.approx(0.8))
+    assert rounds_needed([scored(1, "a", None)], 0.9) is None
+
+
+def test_missing_site_rounds_are_about_as_many_as_asked_for_and_nested():
+    where = [(site, number) for site in ("a", "b", "c", "d") for number in range(1, 501)]
+    few, many = (SiteParticipation(missing=share).asked(3) for share in (0.1, 0.7))
+    gone_few, gone_many = ({w for w in where if not asked(*w)} for asked in (few, many))
+    assert len(gone_few) / 2000 == pytest.approx(0.1, abs=0.03)
+    assert len(gone_many) / 2000 == pytest.approx(0.7, abs=0.04)
+    assert gone_few < gone_many
+    assert {w for w in where if not SiteParticipation(missing=0.7).asked(4)(*w)} != gone_many
+
+
+def test_joining_late_and_leaving():
+    asked = SiteParticipation(joins={"late": 3}, leaves={"gone": 2}).asked(0)
+    seen = {site: [asked(site, number) for number in range(1, 5)] for site in ("late", "gone", "other")}
+    assert seen == {"late": [False, False, True, True], "gone": [True, True, False, False], "other": [True] * 4}
+
+
+def test_crossing_merges_tables_and_leaves_written_settings_alone():
+    raw = {
+        "axes": {
+            "data": {"few": {"title": "few", "training_patients": {"a": 1}}, "all": {"title": ""}},
+            "rule": {"x": {"title": "X", "federation": {"rounds": 1, "training": {"batch_size": 2}}}},
+        },
+        "cross": [["data", "rule"]],
+        "settings": {"all-x": {"title": "by hand"}},
+        "other": 1,
+    }
+    assert crossed(raw) == {
+        "other": 1,
+        "settings": {
+            "few-x": {
+                "title": "few, X",
+                "training_patients": {"a": 1},
+                "federation": {"rounds": 1, "training": {"batch_size": 2}},
+            },
+            "all-x": {"title": "by hand"},
+        },
+    }
+    assert crossed({"settings": {}}) == {"settings": {}}
+    assert np.all([key not in crossed(raw) for key in ("axes", "cross")])
