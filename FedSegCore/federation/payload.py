@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 from flwr.app import RecordDict
 
+from FedSegCore.federation.tensors import tensor_count
+
 
 @dataclass(frozen=True)
 class Payload:
     """A message's content in numbers.
 
     Attributes:
-        tensors: how many arrays.
+        tensors: how many tensors.
         bytes: of all arrays as they are serialised, and of all other entries.
         sha256: over names, lengths and bytes of all of them.
     """
@@ -26,7 +28,7 @@ def payload_of(content: RecordDict) -> Payload:
     parts: list[tuple[str, bytes]] = []
     tensors = 0
     for record, arrays in sorted(content.array_records.items()):
-        tensors += len(arrays)
+        tensors += tensor_count(arrays)
         parts += [(f"{record}/{name}", array.data) for name, array in sorted(arrays.items())]
     for record, entries in sorted(content.config_records.items()):
         parts += [(f"{record}/{name}", str(value).encode("utf-8")) for name, value in sorted(entries.items())]

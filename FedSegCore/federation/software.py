@@ -8,7 +8,7 @@ from pathlib import Path
 
 import FedSegCore
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the messages between server app and client app."""
 
 _PACKAGES = ("flwr", "torch", "monai", "numpy")
