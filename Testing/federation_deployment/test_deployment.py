@@ -189,7 +189,7 @@ def test_a_site_that_fails_or_is_killed_does_not_stop_the_run(federation: Loopba
     """b: an error in round 1, its client app ended in 2, its trainer killed in 3, its SuperNode in 4; SuperLink too."""
     config = tiny_federation(
         rounds=4,
-        round_deadline_s=25.0,
+        round_deadline_s=40.0,
         training={"batch_size": 1, "steps_per_round": 400, "patch_size": (8, 16, 16)},
         # another window than before, so that the cohort is read again
         preprocessing={"CT": Preprocessing(modality="CT", window=(-50.0, 150.0))},
@@ -219,21 +219,21 @@ def test_a_site_that_fails_or_is_killed_does_not_stop_the_run(federation: Loopba
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        wait_until(lambda: federation.sites["a"].progress().get("state") == "training", 60.0)
+        wait_until(lambda: federation.sites["a"].progress().get("state") == "training", 120.0)
         os.kill(federation.coordinator_processes.pid("superlink"), signal.SIGKILL)
-        wait_until(lambda: closed(1), 60.0)
+        wait_until(lambda: closed(1), 120.0)
         (images / "cohort.json").unlink()
         images.rmdir()
         hidden.rename(images)
-        wait_until(lambda: training(2), 40.0)
+        wait_until(lambda: training(2), 90.0)
         for process in family():
             if client_app_of(federation.site_folders["b"], process):
                 process.send_signal(signal.SIGTERM)
-        wait_until(lambda: training(3), 40.0)
+        wait_until(lambda: training(3), 90.0)
         os.kill(b.trainer_pid or 0, signal.SIGKILL)
-        wait_until(lambda: training(4), 60.0)
+        wait_until(lambda: training(4), 120.0)
         os.kill(b.supernode_pid or 0, signal.SIGKILL)
-        thread.join(60.0)
+        thread.join(120.0)
     finally:
         thread.join(1.0)
     assert ended == [None]

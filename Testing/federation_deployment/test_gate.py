@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from federation_orders import task_with
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +22,7 @@ from FedSegCore.federation.site.accountant import running_epsilon
 from FedSegCore.federation.site.gate import GateFacts, Outgoing, pass_gate
 from FedSegCore.federation.site.gated_trainer import pseudonym
 from FedSegCore.federation.site.policy import SitePolicy, TrainingLimits, policy_words, read_policy, write_policy
+from FedSegCore.federation.tensors import to_record
 from FedSegCore.learning.privacy import METRICS, PrivacyRules
 from FedSegCore.learning.results import CaseScore, RoundRequest, RoundResult
 
@@ -318,16 +319,17 @@ class TestPolicyFile:
 class TestPayload:
     def test_the_hash_changes_with_every_part(self):
         def content(name="w", value=1.0, text="{}") -> RecordDict:
-            array = ArrayRecord({name: Array(np.array([value], np.float32))})
+            array = to_record({name: np.array([value], np.float32)})
             return RecordDict({"model": array, "report": ConfigRecord({"json": text})})
 
         hashes = {payload_of(c).sha256 for c in (content(), content("v"), content(value=2.0), content(text="{ }"))}
         assert len(hashes) == 4
         assert payload_of(content()) == payload_of(content())
-        # an .npy file of one float32 has a header of 128 bytes
-        assert (payload_of(content()).tensors, payload_of(content()).bytes) == (1, 128 + 4 + 2)
+        # a safetensors file: 8 bytes of length, the header padded to a multiple of 8, one float32; and the text's two
+        header = len('{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}')
+        assert (payload_of(content()).tensors, payload_of(content()).bytes) == (1, 8 + -(-header // 8) * 8 + 4 + 2)
 
     def test_the_result_as_sent_can_be_weighed(self):
         payload = payload_of(write_result(RESULT, 1))
         assert payload.tensors == 3
-        assert payload.bytes > 3 * 128
+        assert payload.bytes > sum(array.nbytes for array in RESULT.weights.values())

@@ -16,7 +16,7 @@ from FedSegCore.federation.events import EVENTS_FILE
 from FedSegCore.federation.log_tail import LogTail
 from FedSegCore.federation.private_files import private_folder
 
-_POLL_S = 1.0
+_POLL_S = 0.5
 _OUTAGE_S = 60.0
 _RUN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
