@@ -219,7 +219,7 @@ def run_command(arguments: list[str]) -> int:
 
 def test_arguments(options: list[str]) -> list[str]:
     """Return the arguments that run the test suite; ``options`` replace the default choice of parallel workers."""
-    parallel = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
+    parallel = ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile", "--no-loadscope-reorder"]
     pytest = ["-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(ROOT / "Testing")]
     return [*pytest, *(options or parallel)]
 

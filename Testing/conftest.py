@@ -14,6 +14,15 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+LONGEST = ("test_deployment.py", "test_demo_command.py", "test_gate_at_a_site.py", "test_role_commands.py")
+"""Files that take minutes because real processes wait for each other: begun first, so that no worker ends with one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first; the order within a file stays."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Return the folder of real, labelled images; skip where it is absent."""
