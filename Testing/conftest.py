@@ -14,13 +14,10 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-LONGEST = ("test_deployment.py", "test_demo_command.py", "test_gate_at_a_site.py", "test_role_commands.py")
-"""Files that take minutes because real processes wait for each other: begun first, so that no worker ends with one."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest files first; the order within a file stays."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    """Run the two longest files, whose real processes need the cores, at the two ends of the suite, not side by side."""
+    place = {"test_deployment.py": -1, "test_demo_command.py": 1}
+    items.sort(key=lambda item: place.get(item.path.name, 0))
 
 
 @pytest.fixture(scope="session")

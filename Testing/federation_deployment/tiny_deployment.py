@@ -73,6 +73,13 @@ def write_cohort(folder: Path, seed: int, cases: int = 2) -> Path:
 
 
 def family(pid: int = os.getpid()) -> list[psutil.Process]:
-    """Return all processes below ``pid`` that have not ended, but for Python's own that another test left to its end."""
-    alive = [p for p in psutil.Process(pid).children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
-    return [p for p in alive if not any("multiprocessing.resource_tracker" in word for word in p.cmdline())]
+    """Return all processes below ``pid`` that have not ended, but for the resource tracker Python may keep itself."""
+    return [process for process in psutil.Process(pid).children(recursive=True) if _counts(process)]
+
+
+def _counts(process: psutil.Process) -> bool:
+    try:
+        own = any("multiprocessing.resource_tracker" in word for word in process.cmdline())
+        return not own and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:  # it has just ended
+        return False
