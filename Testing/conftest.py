@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the two longest files, whose real processes need the cores, at the two ends of the suite, not side by side."""
+    """Run the two files whose real processes need all cores at the two ends of the suite, not side by side."""
     place = {"test_deployment.py": -1, "test_demo_command.py": 1}
     items.sort(key=lambda item: place.get(item.path.name, 0))
 
