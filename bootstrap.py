@@ -25,6 +25,8 @@ import threading
 import time
 from pathlib import Path
 
+from FedSegCore.runtime.pieces import has_nvidia_gpu, pinned, without_foreign
+
 ROOT = Path(__file__).resolve().parent
 RUNTIME = Path(os.environ.get("FEDSEG_RUNTIME", ROOT / ".runtime"))
 NEEDED_PYTHON = (3, 11)
@@ -68,8 +70,7 @@ def runtime_python() -> Path:
 
 def child_environment() -> dict[str, str]:
     """Return the environment for children: the runtime's scripts first, no foreign Python settings."""
-    foreign = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
-    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    environment = without_foreign(os.environ)
     environment["PATH"] = os.pathsep.join([str(runtime_python().parent), environment.get("PATH", "")])
     environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
     return environment
@@ -109,20 +110,6 @@ def must_run(step: str, command: list[str], log: Path) -> None:
         )
 
 
-def has_nvidia_gpu() -> bool:
-    """Return whether an NVIDIA driver answers."""
-    tool = shutil.which("nvidia-smi")
-    return tool is not None and subprocess.run([tool, "-L"], capture_output=True).returncode == 0
-
-
-def pinned(name: str) -> str:
-    """Return ``name==version`` as constraints.txt has it."""
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith(f"{name}=="):
-            return line.strip()
-    raise BootstrapError(f"constraints.txt does not pin {name}")
-
-
 def torch_is_small(pip: list[str]) -> bool:
     """Return whether pip would take a CPU build of torch by itself (a local wheel, or a platform without CUDA)."""
     query = [
@@ -134,7 +121,7 @@ def torch_is_small(pip: list[str]) -> bool:
         "--quiet",
         "--report",
         "-",
-        pinned("torch"),
+        pinned(ROOT, "torch"),
     ]
     answer = subprocess.run(query, capture_output=True, text=True, env=child_environment())
     if answer.returncode:
@@ -150,7 +137,7 @@ def install_torch(pip: list[str], log: Path) -> None:
         return
     must_run("Installing uv", [*pip, "install", "-c", "constraints.txt", "uv"], log)
     uv = [str(runtime_python()), "-m", "uv", "pip", "install", "--python", str(runtime_python())]
-    if run_with_ticker("Installing PyTorch (CPU build)", [*uv, "--torch-backend", "cpu", pinned("torch")], log):
+    if run_with_ticker("Installing PyTorch (CPU build)", [*uv, "--torch-backend", "cpu", pinned(ROOT, "torch")], log):
         say("  The CPU build cannot be reached from here; taking the standard build (about 5 GB with CUDA).")
         must_run("Installing PyTorch", [*pip, "install", "-c", "constraints.txt", "torch"], log)
 

@@ -28,11 +28,24 @@ class FedSegSlicer(ScriptedLoadableModule):
         parent.contributors = ["The FedSegSlicer authors"]
         parent.helpText = _(
             "Segments CT, MR and ultrasound with models that hospitals trained together, each keeping its own images. "
-            "Choose a volume and press Segment. Computing is done on this computer; nothing is sent anywhere."
+            "Choose a volume and press Segment: it is computed on this computer, and nothing is sent anywhere. "
+            "See shows what training does to an image. Federation takes part in training, if you want to: images stay "
+            "here, and what leaves goes through your site's own gate into a journal that you can read."
         ) + _("<p>Version {version}. Not a medical device.</p>").format(version=VERSION)
         parent.acknowledgementText = _(
-            "Built on 3D Slicer, MONAI, PyTorch and Flower. GIN: Ouyang et al., IEEE TMI 2023."
+            "Built on 3D Slicer, MONAI, PyTorch and Flower. GIN: Ouyang et al., IEEE TMI 2023. FedGIN: arXiv "
+            "2508.05137, 2025. FLAMES: Expert Systems, 2025. FedGS: DeCaF workshop at MICCAI, 2024."
         )
+        slicer.app.connect("startupCompleted()", registerSamples)
+
+
+def registerSamples() -> None:
+    """Offer the sample images; called once Slicer has started."""
+    from pathlib import Path
+
+    from FedSegSlicerLib.SampleScans import registerSampleScans
+
+    registerSampleScans(Path(__file__).parent / "Resources" / "SampleData")
 
 
 class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -43,12 +56,21 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.logic = None
         self.segmentTab = None
+        self.seeTab = None
+        self.federationTab = None
+        self.closeQuestion = None
+        self.runtimePanel = None
         self._parameters = None
         self._guiTag = None
 
     def setup(self) -> None:
         """Make the user interface; called when the module is opened for the first time."""
         ScriptedLoadableModuleWidget.setup(self)
+        from FedSegSlicerLib.CloseQuestion import CloseQuestion
+        from FedSegSlicerLib.FederationTab import FederationTab
+        from FedSegSlicerLib.RuntimePanel import RuntimePanel
+        from FedSegSlicerLib.SeeTab import SeeTab
+        from FedSegSlicerLib.SeeViews import SampleViews
         from FedSegSlicerLib.SegmentTab import SegmentTab
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/FedSegSlicer.ui"))
@@ -57,6 +79,16 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = FedSegSlicerLogic()
         self.segmentTab = SegmentTab(self.ui, self.logic.makeSegmentLogic())
+        self.seeTab = SeeTab(self.ui, self.logic.makeSeeLogic(), SampleViews(slicer.app.layoutManager()))
+        self.federationTab = FederationTab(self.ui, self.logic.makeFederationLogic())
+        self.federationTab.siteChosen.connect(self._onSite)
+        self.federationTab.released.connect(self._onReleased)
+        self.federationTab.arrived.connect(self._onArrived)
+        self.closeQuestion = CloseQuestion(self.federationTab.logic)
+        tabs = (self.segmentTab, self.seeTab, self.federationTab)
+        sessions = [tab.logic.session for tab in tabs]
+        installer = self.logic.makeRuntimeInstaller(sessions[0].locator)
+        self.runtimePanel = RuntimePanel(self.ui, installer, sessions, self._onRuntimeChanged)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._onSceneEnd)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneEnd)
@@ -68,14 +100,33 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._setParameters(None)
         if self.segmentTab is not None:
             self.segmentTab.cleanup()
+        if self.seeTab is not None:
+            self.seeTab.cleanup()
+        if self.federationTab is not None:
+            self.closeQuestion.cleanup()
+            self.federationTab.cleanup()
+        if self.runtimePanel is not None:
+            self.runtimePanel.cleanup()
 
     def enter(self) -> None:
         """Follow the scene's parameters; called each time the module is shown."""
         self.initializeParameterNode()
+        self.runtimePanel.refresh()
+        self._onRuntimeChanged()
+
+    def _onRuntimeChanged(self) -> None:
         self.segmentTab.refresh()
+        self.seeTab.refresh()
+        self.federationTab.refresh()
 
     def exit(self) -> None:
         """Stop following the parameters with the widgets; what runs goes on."""
+        if self.federationTab is not None:
+            self.federationTab.exit()
+            self.segmentTab.exit()
+        self._disconnectGui()
+
+    def _disconnectGui(self) -> None:
         if self._parameters is not None and self._guiTag is not None:
             self._parameters.disconnectGui(self._guiTag)
             self._guiTag = None
@@ -87,17 +138,51 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             volumeNode = self.logic.volumeInView()
             if volumeNode is not None:
                 self._parameters.inputVolume = volumeNode
+        if self._parameters.seeVolume is None:
+            self._parameters.seeVolume = self._parameters.inputVolume
 
     def _setParameters(self, parameters: FedSegSlicerParameterNode | None) -> None:
-        self.exit()
+        self._disconnectGui()
         self._parameters = parameters
         if parameters is not None:
             self._guiTag = parameters.connectGui(self.ui)
         if self.segmentTab is not None:
             self.segmentTab.setParameters(parameters)
+        if self.seeTab is not None:
+            self.seeTab.setParameters(parameters)
+        if self.federationTab is not None:
+            self.federationTab.setParameters(parameters)
+
+    def _onSite(self, site: str) -> None:
+        """Let the See tab use the site that was joined or found."""
+        self.ui.seeSitePathEdit.currentPath = site
+
+    def _onReleased(self, release: str) -> None:
+        """Let Segment list a model that was taken in, also where it has had no folder of models yet."""
+        self._useSiteReleases(self.federationTab.logic.site)
+        self.segmentTab.refresh()
+        slicer.util.showStatusMessage(_("A new model: {release}").format(release=release), 5000)
+
+    def _onArrived(self, release: str) -> None:
+        """Let Segment list and announce a model that the coordinator has sent."""
+        from FedSegSlicerLib.Settings import SITE_FOLDER, readSetting
+
+        self._useSiteReleases(readSetting(SITE_FOLDER))
+        self.segmentTab.announce(release)
+
+    def _useSiteReleases(self, site: str) -> None:
+        """Let Segment look into a site's folder of models where it has had none yet."""
+        from pathlib import Path
+
+        from FedSegSlicerLib.Settings import RELEASES_FOLDER, readSetting
+
+        if not readSetting(RELEASES_FOLDER):
+            self.ui.releasesPathEdit.currentPath = str(Path(site) / "releases")
 
     def _onSceneStartClose(self, _caller: object, _event: object) -> None:
-        self.segmentTab.logic.cancel()
+        self.segmentTab.closeScene()
+        self.seeTab.closeScene()
+        self.federationTab.closeScene()
         self._setParameters(None)
 
     def _onSceneEnd(self, _caller: object, _event: object) -> None:
@@ -131,23 +216,46 @@ class FedSegSlicerLogic(ScriptedLoadableModuleLogic):
 
     def makeSession(self) -> "object":
         """Return a WorkerSession run by Slicer's event loop; its worker starts with the first request."""
-        import qt
+        from FedSegSlicerLib.QtTimer import callLater
         from FedSegSlicerLib.QtWorkerProcess import QtWorkerProcess
         from FedSegSlicerLib.RuntimeLocator import RuntimeLocator
-        from FedSegSlicerLib.Settings import RUNTIME, readSetting
+        from FedSegSlicerLib.Settings import RUNTIME, readSetting, runtimeFolder
         from FedSegSlicerLib.WorkerSession import WorkerSession
 
-        locator = RuntimeLocator(lambda: readSetting(RUNTIME), slicer.util.startupEnvironment)
-        return WorkerSession(locator, QtWorkerProcess, qt.QTimer.singleShot)
+        locator = RuntimeLocator(lambda: readSetting(RUNTIME), slicer.util.startupEnvironment, runtimeFolder)
+        return WorkerSession(locator, QtWorkerProcess, callLater)
+
+    def makeRuntimeInstaller(self, locator: "object") -> "object":
+        """Return a RuntimeInstaller, which installs, checks and removes what ``locator`` finds."""
+        from FedSegSlicerLib.QtTimer import callLater
+        from FedSegSlicerLib.QtWorkerProcess import QtWorkerProcess
+        from FedSegSlicerLib.RuntimeInstaller import RuntimeInstaller
+
+        return RuntimeInstaller(locator, QtWorkerProcess, callLater)
 
     def makeSegmentLogic(self) -> "object":
         """Return a SegmentLogic with a worker of its own."""
-        import qt
+        from FedSegSlicerLib.QtTimer import callLater
         from FedSegSlicerLib.SegmentLogic import SegmentLogic
         from FedSegSlicerLib.VolumeExchange import VolumeExchange
 
-        callLater = qt.QTimer.singleShot
         return SegmentLogic(self.makeSession(), VolumeExchange(callLater), callLater)
+
+    def makeSeeLogic(self) -> "object":
+        """Return a SeeLogic with a worker of its own, so that a segmentation does not hold it up."""
+        from FedSegSlicerLib.QtTimer import callLater
+        from FedSegSlicerLib.SeeLogic import SeeLogic
+        from FedSegSlicerLib.VolumeExchange import VolumeExchange
+
+        return SeeLogic(self.makeSession(), VolumeExchange(callLater), VolumeExchange(callLater), callLater)
+
+    def makeFederationLogic(self) -> "object":
+        """Return a FederationLogic with a worker of its own; the site's processes outlive it."""
+        from FedSegSlicerLib.FederationLogic import FederationLogic
+        from FedSegSlicerLib.QtTimer import callLater
+        from FedSegSlicerLib.VolumeExchange import VolumeExchange
+
+        return FederationLogic(self.makeSession(), VolumeExchange(callLater), callLater)
 
 
 class FedSegSlicerTest(ScriptedLoadableModuleTest):
@@ -159,7 +267,12 @@ class FedSegSlicerTest(ScriptedLoadableModuleTest):
 
     def runTest(self) -> None:
         """Run all tests."""
-        for test in (self.test_volumeIsHandedOverUnchanged, self.test_unfitVolumesAreRefusedInWords):
+        for test in (
+            self.test_volumeIsHandedOverUnchanged,
+            self.test_unfitVolumesAreRefusedInWords,
+            self.test_sampleScansAreOffered,
+            self.test_choicesSurviveTheScene,
+        ):
             self.setUp()
             test()
 
@@ -206,3 +319,36 @@ class FedSegSlicerTest(ScriptedLoadableModuleTest):
                 checkVolume(volumeNode)
             self.assertEqual(refused.exception.code, code)
             self.assertTrue(refused.exception.remedy)
+
+    def test_sampleScansAreOffered(self) -> None:
+        """The sample images are registered, are what their checksums say, and load."""
+        import hashlib
+        from pathlib import Path
+
+        import SampleData
+        from FedSegSlicerLib.SampleScans import CATEGORY, CHECKSUMS
+
+        self.delayDisplay("Loading a sample image")
+        if CATEGORY not in getattr(slicer.modules, "sampleDataSources", {}):
+            registerSamples()  # where a test started before Slicer was ready
+        sources = slicer.modules.sampleDataSources[CATEGORY]
+        folder = Path(__file__).parent / "Resources" / "SampleData"
+        self.assertEqual(sorted(source.nodeNames[0] for source in sources), sorted(CHECKSUMS))
+        for file, checksum in CHECKSUMS.items():
+            self.assertEqual(hashlib.sha256((folder / f"{file}.nrrd").read_bytes()).hexdigest(), checksum)
+        loaded = SampleData.SampleDataLogic().downloadFromSource(sources[0])
+        volumeNode = loaded[0] if isinstance(loaded, list) else loaded
+        self.assertEqual(slicer.util.arrayFromVolume(volumeNode).shape, (48, 96, 96))
+
+    def test_choicesSurviveTheScene(self) -> None:
+        """What was chosen is in the scene's parameters, and nothing of this computer is."""
+        self.delayDisplay("Keeping choices in the scene")
+        logic = FedSegSlicerLogic()
+        parameters = logic.getParameterNode()
+        parameters.seeSeed = 17
+        parameters.release = "demo-CT-v1"
+        again = FedSegSlicerLogic().getParameterNode()
+        self.assertEqual((again.seeSeed, again.release), (17, "demo-CT-v1"))
+        node = parameters.parameterNode
+        kept = " ".join(node.GetParameter(name) for name in node.GetParameterNames())
+        self.assertNotIn("/", kept)

@@ -2,21 +2,27 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+# Tests run side by side: more threads than cores would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+# Workers under test keep what they learn of this computer's speed to themselves.
+_speeds = tempfile.TemporaryDirectory(prefix="fedseg-speeds-", ignore_cleanup_errors=True)
+os.environ["FEDSEG_SPEEDS"] = str(Path(_speeds.name) / "speeds.json")
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the two files whose real processes need all cores at the two ends of the suite, not side by side."""
-    place = {"test_deployment.py": -1, "test_demo_command.py": 1}
+    """Begin with the two files of real processes that wait much, side by side; end with one that needs all cores."""
+    place = {"test_faults.py": -2, "test_deployment.py": -1, "test_demo_command.py": 1}
     items.sort(key=lambda item: place.get(item.path.name, 0))
 
 
@@ -41,6 +47,8 @@ def fedseg(monkeypatch, capsys, caplog) -> Callable[..., SimpleNamespace]:
         with pytest.raises(SystemExit) as caught:
             main()
         out, err = capsys.readouterr()
+        if "torch" in sys.modules:  # a command may take all cores, for good
+            sys.modules["torch"].set_num_threads(1)
         return SimpleNamespace(code=caught.value.code, out=out, err=err)
 
     return run

@@ -36,7 +36,7 @@ def requirements() -> list[Requirement]:
 def test_dependencies_point_down_only():
     done = subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -97,7 +97,9 @@ def test_wrong_usage_exits_2(fedseg):
 
 def test_bootstrap_can_be_read_by_an_old_python():
     """It must get as far as saying that Python is too old."""
-    ast.parse((ROOT / "bootstrap.py").read_text(encoding="utf-8"), feature_version=(3, 8))
+    core = ("__init__.py", "runtime/__init__.py", "runtime/pieces.py")
+    for name in ("bootstrap.py", *(f"FedSegCore/{part}" for part in core)):
+        ast.parse((ROOT / name).read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
 def test_the_error_page_is_what_the_source_says():

@@ -42,12 +42,13 @@ class GinConfig(BaseModel):
 
 
 class SpatialConfig(BaseModel):
-    """Random flips, rotation, zoom, shift and elastic deformation through MONAI.
+    """Random flips, rotation, zoom, stretch, shift and elastic deformation.
 
     Attributes:
         probability: chance of the affine change per image.
         rotation_degrees: rotation drawn from ± this, about k in 2-D and about all axes in 3-D.
         scaling: zoom drawn from 1 ± this.
+        stretching: further zoom of each axis by itself, drawn from 1 ± this.
         shift_fraction: shift drawn from ± this fraction of the side.
         flip_axes: axes that may be flipped, of "k", "j", "i"; none by default, since left and right matter.
         elastic: chance of an elastic deformation per image.
@@ -58,15 +59,23 @@ class SpatialConfig(BaseModel):
     probability: Probability = 0.8
     rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 15.0
     scaling: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
+    stretching: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     shift_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.06
     flip_axes: tuple[Literal["k", "j", "i"], ...] = ()
     elastic: Probability = 0.0
 
 
 class AugmentationConfig(BaseModel):
-    """None, spatial, GIN, or both; spatial comes first, GIN after, standardisation last."""
+    """None, spatial, GIN, or both; spatial comes first, GIN after, standardisation last.
+
+    Attributes:
+        spatial: None: no spatial change.
+        gin: None: no GIN.
+        site_gin: sites may train with strength, layers and kernels of GIN that they chose themselves.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spatial: SpatialConfig | None = SpatialConfig()
     gin: GinConfig | None = GinConfig()
+    site_gin: bool = True

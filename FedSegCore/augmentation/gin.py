@@ -4,7 +4,7 @@ Drawing gives a small object of plain tensors; applying is a pure function of im
 be shown, saved, and applied again to another image, and CPU and GPU give the same one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -66,7 +66,9 @@ def draw_gin(
 
 
 @torch.no_grad()
-def apply_gin(images: Tensor, parameters: GinParameters, *, slab: int | None = None) -> Tensor:
+def apply_gin(
+    images: Tensor, parameters: GinParameters, *, slab: int | None = None, check: Callable[[], None] | None = None
+) -> Tensor:
     """Return the augmented images: ``y·‖x‖/(‖y‖ + 1e-5)`` with ``y = (1 - α)·x + α·network(x)``, norms per image.
 
     A pure function: the same input gives the same output, ``images`` is untouched, no gradient is kept. The result is
@@ -77,6 +79,7 @@ def apply_gin(images: Tensor, parameters: GinParameters, *, slab: int | None = N
         parameters: drawn for as many images, channels and dimensions, on any device.
         slab: how many slices along the first spatial axis to work on at once, which bounds the memory needed and leaves
             the result the same to rounding; None chooses so that it stays within a few copies of the images.
+        check: called before every slab; what it raises ends the work (``Progress.check``).
 
     Returns:
         Tensor like ``images``, on its device.
@@ -96,7 +99,7 @@ def apply_gin(images: Tensor, parameters: GinParameters, *, slab: int | None = N
     chosen = chosen.to(images.device)
     source = images[chosen].to(kind)
     with _exact_arithmetic(images.device):
-        blend = _in_slabs(source, own, slab)
+        blend = _in_slabs(source, own, slab, check or (lambda: None))
     alpha = own.alpha.to(kind).reshape(-1, *[1] * (images.ndim - 1))
     blend.mul_(alpha).addcmul_(1 - alpha, source)
     blend.mul_(_norm(source) / (_norm(blend) + FROBENIUS_EPSILON))
@@ -121,7 +124,7 @@ def _exact_arithmetic(device: torch.device) -> Iterator[None]:
             yield
 
 
-def _in_slabs(images: Tensor, parameters: GinParameters, slab: int | None) -> Tensor:
+def _in_slabs(images: Tensor, parameters: GinParameters, slab: int | None, check: Callable[[], None]) -> Tensor:
     """Return the network's output, computed slab by slab along the first spatial axis.
 
     A slab is read with ``reach`` more slices on each side. What the padding spoils at such a cut never comes further
@@ -131,9 +134,11 @@ def _in_slabs(images: Tensor, parameters: GinParameters, slab: int | None) -> Te
     if slab is None:
         slab = max(4 * parameters.reach, _SLAB_VOXELS * length // max(1, images[:, 0].numel()), 1)
     if slab >= length:
+        check()
         return _network(images, parameters)
     out = torch.empty_like(images)
     for start in range(0, length, slab):
+        check()
         end = min(length, start + slab)
         first, last = max(0, start - parameters.reach), min(length, end + parameters.reach)
         part = _network(images[:, :, first:last], parameters)

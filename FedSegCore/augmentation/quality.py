@@ -11,9 +11,13 @@ from FedSegCore.augmentation.config import GinConfig
 from FedSegCore.augmentation.gin import GinParameters, apply_gin, draw_gin
 from FedSegCore.augmentation.seeds import sample_generator
 from FedSegCore.common.progress import Progress
+from FedSegCore.volumes.pixels import evenly_spread
 
 Slice = npt.NDArray[np.float32]
 _MOST_VALUES = 100_000
+
+HISTOGRAM_EDGES = tuple(-4.0 + 0.125 * step for step in range(65))
+"""Edges of the 64 bins of ``look_histogram``, in standard deviations from the mean."""
 
 
 @dataclass(frozen=True)
@@ -110,24 +114,44 @@ def gin_samples(
         parameters = draw_gin(config, image.shape[0], 1, dimensions, sample_generator(seed, number))
         result = apply_gin(source, parameters)[0].numpy()
         changed = np.ascontiguousarray(result[:, index] if dimensions == 3 else result)
-        measures = _measures(interior(original, parameters), interior(changed, parameters))
-        drawn.append(GinSample(number, changed, parameters, *measures))
+        values = measures(interior(original, parameters), interior(changed, parameters))
+        drawn.append(GinSample(number, changed, parameters, *values))
     progress.update(1.0, "done")
     return GinSamples(original, index, spacing[1] / spacing[0], seed, tuple(drawn))
 
 
 def interior(image: Slice, parameters: GinParameters) -> Slice:
-    """Return (c, j, i) without the rim where the padding's zeros show, or all of an image too small to have a middle.
+    """Return an image (..., j, i) without the in-plane rim where the padding's zeros show; all of one without a middle.
 
     The rim is part of GIN, but its few voxels can be far from all others and would rule measures and windows.
     """
     rim = parameters.reach
-    middle = image[:, rim : image.shape[1] - rim, rim : image.shape[2] - rim]
-    return middle if min(middle.shape[1:]) > 1 else image
+    middle = image[..., rim : image.shape[-2] - rim, rim : image.shape[-1] - rim]
+    return middle if min(middle.shape[-2:]) > 1 else image
 
 
-def _measures(before: Slice, after: Slice) -> tuple[float, float, float]:
-    """Return histogram distance, correlation of intensities and of edges; 0 where a slice is uniform."""
+def look_of(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return at most 100 000 evenly spread values of an image of any shape, standardised as a network sees them."""
+    return _standardised(evenly_spread(image, _MOST_VALUES))
+
+
+def look_distance(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    """Return the Wasserstein distance of two looks (``look_of``), in standard deviations; 0: equal histograms."""
+    return float(wasserstein_distance(one, other))
+
+
+def look_histogram(look: npt.NDArray[np.float64]) -> list[float]:
+    """Return the share of a look's values in each bin of ``HISTOGRAM_EDGES``; what lies beyond counts at the ends."""
+    inside = np.clip(look, HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1])
+    counts, _ = np.histogram(inside, HISTOGRAM_EDGES)
+    return [float(share) for share in counts / max(1, look.size)]
+
+
+def measures(before: Slice, after: Slice) -> tuple[float, float, float]:
+    """Return histogram distance, correlation of intensities and of edges of two slices (c, j, i) (``GinSample``).
+
+    Correlations are 0 where a slice is uniform.
+    """
     one, two = _standardised(before), _standardised(after)
     step = -(-one.size // _MOST_VALUES)
     distance = float(wasserstein_distance(one.ravel()[::step], two.ravel()[::step]))

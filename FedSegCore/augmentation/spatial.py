@@ -1,4 +1,4 @@
-"""Random flips, rotation, zoom, shift and elastic deformation, the same for an image and its labels."""
+"""Random flips, rotation, zoom, stretch, shift and elastic deformation, the same for an image and its labels."""
 
 import math
 
@@ -94,6 +94,8 @@ class SpatialAugmentation:
         zoom = 1 + config.scaling * (2 * float(torch.rand(1, generator=generator)) - 1)
         coins = (torch.rand(3, generator=generator)[:dims] < 0.5).tolist()
         control = torch.randn(dims, *[ELASTIC_INTERVALS + DEGREE] * dims, generator=generator)
+        # Not drawn where it is off: so a federation without it keeps its draws.
+        stretch = 1 + config.stretching * (2 * torch.rand(dims, generator=generator) - 1) if config.stretching else None
         flips = [coin and axis in config.flip_axes for coin, axis in zip(coins, _AXES, strict=False)]
         if not (affine or elastic or any(flips)):
             return None
@@ -101,6 +103,8 @@ class SpatialAugmentation:
         matrix = np.eye(dims, dims + 1)
         if affine:
             matrix[:, :dims] = _rotation(math.radians(config.rotation_degrees) * angles, free) / zoom
+            if stretch is not None:
+                matrix[:, :dims] /= stretch.numpy()
             matrix[:, :dims] *= half[np.newaxis] / half[:, np.newaxis]
             matrix[:, dims] = 2 * config.shift_fraction * shift * free
         matrix[:, :dims] *= np.where(flips, -1.0, 1.0)

@@ -15,6 +15,9 @@ def experiment(
     out: Annotated[Path, typer.Option(help="Folder of the results; one of an unfinished run is gone on with.")],
     budget: Annotated[str, typer.Option(help="Which of the experiment's budgets.")] = "quick",
     data: Annotated[Path | None, typer.Option(help="Folder of the data sets; else the experiment's own.")] = None,
+    kept: Annotated[
+        Path | None, typer.Option(help="What 'fedseg results --keep' wrote of an unfinished run, to be gone on with.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; else all cores.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
@@ -27,6 +30,7 @@ def experiment(
 
         from FedSegCore.experiments.config import read_experiment
         from FedSegCore.experiments.data import read_sites
+        from FedSegCore.experiments.kept import read_finished
         from FedSegCore.experiments.report import write_experiment_report
         from FedSegCore.experiments.runner import ExperimentRun
         from FedSegCore.inference.devices import choose_device
@@ -35,15 +39,17 @@ def experiment(
         torch.set_num_threads(threads or os.cpu_count() or 1)
         root = data or file.parent / config.data_root
         run = ExperimentRun(config, read_sites(config, root), budget, out, choose_device(device))
+        if kept is not None:
+            console.print(f"{run.adopt(read_finished(kept))} runs were kept and are not done again.")
         results = run.run(progress.part(0.0, 0.98))
         releases = run.publish()
         report = out / "report.html"
         write_experiment_report(config, results, report)
     for modality in dict.fromkeys(row["modality"] for row in results["rows"]):
         for name, setting in config.settings.items():
-            kept = [r["dice"] for r in results["rows"] if (r["setting"], r["modality"]) == (name, modality)]
-            if kept:
-                console.print(f"  {modality}  {setting.title}: mean Dice {fmean(kept):.3f}")
+            scores = [r["dice"] for r in results["rows"] if (r["setting"], r["modality"]) == (name, modality)]
+            if scores:
+                console.print(f"  {modality}  {setting.title}: mean Dice {fmean(scores):.3f}")
     console.print(f"Open {report} in a browser.")
     if as_json:
         emit_json({"report": str(report), "results": str(out / "results.json"), "releases": str(releases)})

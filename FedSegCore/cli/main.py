@@ -8,7 +8,7 @@ import click
 import typer
 
 from FedSegCore import __version__
-from FedSegCore.cli import coordinator, site
+from FedSegCore.cli import coordinator, releases, site
 from FedSegCore.cli.demo import demo
 from FedSegCore.cli.experiment import experiment
 from FedSegCore.cli.gin import gin
@@ -47,6 +47,7 @@ def build_app() -> typer.Typer:
     app.command()(gin)
     app.add_typer(coordinator.app, name="coordinator")
     app.add_typer(site.app, name="site")
+    app.add_typer(releases.app, name="releases")
     return app
 
 

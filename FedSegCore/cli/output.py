@@ -53,17 +53,26 @@ def _lines(title: str) -> ProgressCallback:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Progress]:
-    """Show a progress bar with stage and remaining time; Ctrl+C or SIGTERM cancels the work it is handed to."""
-    cancelled = threading.Event()
+def stop_signals() -> Iterator[threading.Event]:
+    """Let Ctrl+C and SIGTERM set the event instead of ending the command; only look at it, never wait for it."""
+    stopped = threading.Event()
 
-    def cancel(_signum: int, _frame: FrameType | None) -> None:
-        cancelled.set()
+    def stop(_signum: int, _frame: FrameType | None) -> None:
+        stopped.set()
 
-    previous = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with _bar(title) if console.is_terminal else nullcontext(_lines(title)) as show:
-            yield Progress(show, cancelled)
+        yield stopped
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """Show a progress bar with stage and remaining time; Ctrl+C or SIGTERM cancels the work it is handed to."""
+    with (
+        stop_signals() as cancelled,
+        _bar(title) if console.is_terminal else nullcontext(_lines(title)) as show,
+    ):
+        yield Progress(show, cancelled)

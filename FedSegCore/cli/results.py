@@ -9,14 +9,38 @@ from FedSegCore.cli.output import console
 
 
 def results(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of finished experiments (their --out).")],
-    out: Annotated[Path, typer.Option(help="The page, in Markdown.")] = Path("docs/results.md"),
+    sources: Annotated[
+        list[Path], typer.Argument(help="Folders of experiments (their --out), or files that --keep wrote.")
+    ],
+    out: Annotated[Path, typer.Option(help="The page, in Markdown; its pictures lie in a folder beside it.")] = Path(
+        "docs/results.md"
+    ),
+    experiments: Annotated[
+        Path | None, typer.Option(help="Folder of experiment files; the page says what was not run of them.")
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Write a small file per experiment here, from which the page can be made again."),
+    ] = None,
 ) -> None:
-    """Write what finished experiments showed: targets, tables, paired differences."""
+    """Write what experiments showed: targets, tables, paired differences, curves, and what has not been run."""
     from FedSegCore.common.files import write_text
-    from FedSegCore.experiments.results_page import read_finished, results_page
+    from FedSegCore.experiments import kept
+    from FedSegCore.experiments.config import read_experiment
+    from FedSegCore.experiments.result_curves import curves_picture
+    from FedSegCore.experiments.results_page import results_page
 
-    page = results_page([read_finished(folder) for folder in folders])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, page)
+    finished = [kept.read_finished(source) for source in sources]
+    planned = [read_experiment(path) for path in sorted(experiments.glob("*.toml"))] if experiments else []
+    beside = out.parent / out.stem
+    beside.mkdir(parents=True, exist_ok=True)
+    pictures = {}
+    for one in finished:
+        if drawing := curves_picture(one):
+            write_text(beside / f"{one.id}.svg", drawing)
+            pictures[one.id] = f"{beside.name}/{one.id}.svg"
+    write_text(out, results_page(finished, planned, pictures))
+    if keep is not None:
+        for path in kept.keep(finished, keep):
+            console.print(f"Kept {path} ({path.stat().st_size / 1000:.0f} kB).")
     console.print(f"Wrote {out}.")

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,19 +28,25 @@ class _Modality(StrEnum):
 def segment(
     image: Annotated[Path, typer.Argument(help="NIfTI, NRRD, MetaImage, DICOM file or folder, PNG or JPEG.")],
     releases: Annotated[Path, typer.Option(help="Folder of model releases.")],
-    out: Annotated[Path, typer.Option(help="Segmentation to write: .seg.nrrd, .nii.gz or .nii.")],
+    out: Annotated[Path, typer.Option(help="Segmentation to write: .seg.nrrd, .nii.gz, .nii; .dcm of a DICOM series.")],
     release: Annotated[str | None, typer.Option(help="Release by name or id; else the newest that fits.")] = None,
     modality: Annotated[
         _Modality | None, typer.Option(help="Kind of image; else detected.", case_sensitive=False)
     ] = None,
     device: Annotated[_Device, typer.Option(help="Where to compute.")] = _Device.AUTO,
     frame: Annotated[int | None, typer.Option(min=0, help="Which volume of a 4-D image, from 0.")] = None,
-    site: Annotated[Path | None, typer.Option(help="Site's folder whose journal notes the release used.")] = None,
+    site: Annotated[
+        Path | None, typer.Option(help="Site's folder: its coordinator is trusted, its journal notes the release used.")
+    ] = None,
+    trusted: Annotated[
+        Path | None, typer.Option(help="Public release key (coordinator.pub); releases of any other are refused.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Segment IMAGE by the newest verified release of its modality, on exactly IMAGE's own grid."""
     if site is not None:
         _journal_of(site)
+    keys = _trusted_keys(site, trusted)
     with progress_bar("Segmenting") as progress:
         progress.update(0.0, "starting")
         # torch takes seconds to import: only here, with Ctrl+C and the progress bar already at work.
@@ -50,19 +56,37 @@ def segment(
 
         segmenter = Segmenter(device.value)
         console.print(f"Computing on {describe_device(segmenter.device)}.")
-        order = SegmentOrder(image, releases, out, release, modality.value if modality else None, frame)
+        order = SegmentOrder(image, releases, out, release, modality.value if modality else None, frame, keys)
         done = segment_file(segmenter, order, progress)
     if site is not None:
         _note_release(site, releases / done["release"], done["modality"])
+    if not done["trusted"]:
+        console.print(f"Who signed this release was not checked (signer {done['signer']}); see --site and --trusted.")
     for note in done["notes"]:
         console.print(note)
     console.print(f"{done['release']} ({done['modality']}, {done['device']}, {done['seconds']:.1f} s)")
     for found in done["segments"]:
-        sure = done["confidence"].get(found["name"])
-        words = "not found" if sure is None else f"{found['volume_ml']:.1f} ml, mean probability {sure:.2f}"
-        console.print(f"  {found['name']}: {words}")
+        console.print(f"  {found['name']}: {_words_about(found, done)}")
+    for doubt in done["please_check"]:
+        console.print(f"Please check {doubt['label'] or 'the image'}: {doubt['reason']}.", soft_wrap=True)
     if as_json:
         emit_json(done)
+
+
+def _words_about(found: dict[str, Any], done: dict[str, Any]) -> str:
+    sure = done["confidence"].get(found["name"])
+    if sure is None:
+        return "not found"
+    words = [f"{found['volume_ml']:.1f} ml"]
+    if found["mean_intensity"] is not None:
+        words.append(" ".join([f"mean {found['mean_intensity']:.1f}", done["intensity_unit"] or ""]).strip())
+    return ", ".join([*words, f"mean probability {sure:.2f}"])
+
+
+def _trusted_keys(site: Path | None, key_file: Path | None) -> frozenset[bytes] | None:
+    from FedSegCore.federation.site.trust import trusted_release_keys
+
+    return trusted_release_keys(site, key_file)
 
 
 def _journal_of(site: Path) -> "Journal":

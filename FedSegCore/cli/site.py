@@ -1,5 +1,6 @@
 """``fedseg site``: set up a site and take part in a federation."""
 
+import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,12 @@ import typer
 
 from FedSegCore.cli.options import checked_options
 from FedSegCore.cli.output import console, emit_json, progress_bar
-from FedSegCore.common.errors import BadInputError, CancelledError
+from FedSegCore.cli.site_approve import approve
+from FedSegCore.cli.site_check import check
+from FedSegCore.cli.site_cohort import cohort as cohort_commands
+from FedSegCore.cli.site_control import register as register_control
+from FedSegCore.cli.site_joining import join
+from FedSegCore.common.errors import BadInputError, CancelledError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Take part in a federation with images that stay here.")
 
@@ -18,6 +24,8 @@ Folder = Annotated[Path, typer.Argument(help="The site's folder.")]
 
 _TICK_S = 0.3
 
+_log = logging.getLogger(__name__)
+
 
 @app.command()
 def init(
@@ -25,7 +33,9 @@ def init(
     name: Annotated[str, typer.Option(help="The site's name in the federation.")],
     coordinator: Annotated[str, typer.Option(help="The coordinator's host:port.")],
     certificate: Annotated[Path, typer.Option(help="The coordinator's ca.crt.")],
-    cohort: Annotated[Path, typer.Option(help="The cohort file (JSON).")],
+    cohort: Annotated[
+        Path | None, typer.Option(help="A cohort file (JSON); without, cases are added with 'fedseg site cohort add'.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     minimum_cases: Annotated[
         int | None, typer.Option(min=1, help="Patients without whom nothing leaves; else 5. See 'fedseg site policy'.")
@@ -34,43 +44,53 @@ def init(
     """Make a site in a new FOLDER: its own key, the certificate it trusts, its cohort, its policy."""
     from FedSegCore.federation.site.cohort_file import read_cohort_file
     from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
-    from FedSegCore.federation.site.keys import public_key_fingerprint, read_public_key
+    from FedSegCore.federation.site.keys import read_public_key, short_fingerprint
     from FedSegCore.federation.site.policy import SitePolicy
 
-    described = read_cohort_file(cohort)
-    given = {"name": name, "coordinator": coordinator, "cohort": cohort.absolute(), "device": device}
+    described = None if cohort is None else read_cohort_file(cohort)
+    given: dict[str, object] = {"name": name, "coordinator": coordinator, "device": device}
+    if cohort is not None:
+        given["cohort"] = cohort.absolute()
     policy = SitePolicy()
     if minimum_cases is not None:
         policy = SitePolicy(privacy=policy.privacy.model_copy(update={"minimum_cases": minimum_cases}))
     made = SiteFolder.create(folder, checked_options(SiteSettings, given), certificate, policy)
-    fingerprint = public_key_fingerprint(read_public_key(made.public_key))
-    console.print(
-        f"{name} is ready: {described.count('train')} cases to train on, {described.count('validation')} to score on."
-    )
+    fingerprint = short_fingerprint(read_public_key(made.public_key))
+    if described is None:
+        console.print(f"{name} is ready. Add its cases with 'fedseg site cohort add'.")
+    else:
+        counts = described.count("train"), described.count("validation")
+        console.print(f"{name} is ready: {counts[0]} cases to train on, {counts[1]} to score on.")
     console.print(f"Send the coordinator {made.public_key} and read out its fingerprint: {fingerprint}")
 
 
 @app.command()
 def run(folder: Folder) -> None:
     """Take part until Ctrl+C; the images stay here."""
-    from FedSegCore.federation.process_group import stop_trees
+    from FedSegCore.federation.process_log import log_to_json
+    from FedSegCore.federation.site.control import read_control
     from FedSegCore.federation.site.folder import SiteFolder
-    from FedSegCore.federation.site.node import SiteProcesses
+    from FedSegCore.federation.site.node import SiteProcesses, SiteState
 
-    site = SiteProcesses(SiteFolder.open(folder))
+    opened = SiteFolder.open(folder)
+    log_to_json(opened.logs, "site")
+    if read_control(opened).leaving:
+        raise UsageError("site.has-left", "The site has left the federation.", "Join again with a new invitation.")
+    site = SiteProcesses(opened)
+    site.start_trainer()
     with progress_bar("Site") as progress:
         try:
-            site.start_trainer()
-            while site.error is None:
+            while site.state is not SiteState.ENDED:
                 for words in site.tick():
                     console.print(words)
+                    _log.info(words)
                 doing = site.progress()
                 progress.update(float(doing.get("fraction", 0.0)), str(doing.get("stage", "starting")))
                 time.sleep(_TICK_S)
         except CancelledError:
             console.print("Stopping.")
         finally:
-            stop_trees(site.processes())
+            site.close()
     if site.error is not None:
         raise site.error
 
@@ -98,7 +118,9 @@ def journal(
     from FedSegCore.cli.journal_table import journal_table
     from FedSegCore.federation.site.folder import SiteFolder
 
-    kept = SiteFolder.open(folder).journal
+    # the journal outlives the site: 'fedseg site forget' keeps it
+    alone = SiteFolder(folder.absolute())
+    kept = alone.journal if (alone.path / "journal").is_dir() else SiteFolder.open(folder).journal
     if verify:
         checked = kept.verify()
         if as_json:
@@ -117,3 +139,10 @@ def journal(
     console.print(journal_table(lines))
     if as_json:
         emit_json({"entries": [line.model_dump(mode="json") for line in lines]})
+
+
+app.command()(check)
+app.command()(approve)
+app.command()(join)
+app.add_typer(cohort_commands, name="cohort")
+register_control(app)

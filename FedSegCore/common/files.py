@@ -5,10 +5,15 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_UNFINISHED = ".writing-"
+_TRIES = 20
+_PAUSE_S = 0.05
 
 
 @contextmanager
@@ -21,7 +26,7 @@ def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
         target: the file to write; its folder must exist.
         private: make the file readable by its owner only.
     """
-    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
+    folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=target.parent))
     try:
         beside = folder / target.name
         yield beside
@@ -29,27 +34,67 @@ def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
             beside.chmod(0o600)
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
-        beside.replace(target)
+        _replace(beside, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(beside: Path, target: Path) -> None:
+    """Give ``beside`` its name, if need be a moment later: Windows refuses it while somebody reads the old file."""
+    for _ in range(_TRIES - 1):
+        try:
+            beside.replace(target)
+        except PermissionError:
+            time.sleep(_PAUSE_S)
+        else:
+            return
+    beside.replace(target)
 
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``target`` that becomes it when the block ends without an error.
 
+    Its files are on the disk before it has its name, so that a power cut leaves no empty ones behind.
+
     Raises:
         FileExistsError: ``target`` exists already.
     """
     if target.exists():
         raise FileExistsError(target.name)
-    beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
+    beside = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=target.parent))
     try:
         beside.chmod(0o755)
         yield beside
+        for path in beside.rglob("*"):
+            if path.is_file():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+        for folder in (path for path in (beside, *beside.rglob("*")) if path.is_dir()):
+            sync_folder(folder)
         beside.replace(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what ``whole_file`` and ``whole_folder`` left in ``folder`` when their process was killed.
+
+    Nothing may be writing there.
+    """
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in ``folder`` to the disk, where the system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(target: Path, text: str, *, private: bool = False) -> None:

@@ -22,15 +22,25 @@ def read_toml(path: Path, model: type[Model], kind: str) -> Model:
     Raises:
         BadInputError: missing, not TOML, or not fitting the model; the message names every wrong entry.
     """
+    return check_toml(load_toml(path, kind), path, model, kind)
+
+
+def load_toml(path: Path, kind: str) -> dict[str, Any]:
+    """Return what ``path`` says, unchecked; raises BadInputError as ``read_toml`` where it is missing or not TOML."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        read: dict[str, Any] = _with_nulls(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BadInputError(
             f"{kind}.unreadable", f"{path.name} cannot be read: {reason}.", f"Give the {kind}'s TOML file."
         ) from error
+    return read
+
+
+def check_toml(raw: dict[str, Any], path: Path, model: type[Model], kind: str) -> Model:
+    """Return what ``path`` said as ``model``; raises BadInputError as ``read_toml`` where it does not fit."""
     try:
-        return model.model_validate(_with_nulls(raw))
+        return model.model_validate(raw)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise BadInputError(f"{kind}.invalid", f"{path.name}: {problems}.", "Correct the named entries.") from error

@@ -33,6 +33,7 @@ def demo_federation(rounds: int, seed: int) -> FederationConfig:
         rounds=rounds,
         seed=seed,
         join_deadline_s=120.0,
+        return_deadline_s=120.0,
         round_deadline_s=300.0,
         aggregation=AggregationConfig(rule="flames"),
         augmentation=AugmentationConfig(

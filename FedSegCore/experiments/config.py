@@ -5,11 +5,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from FedSegCore.common.toml_file import read_toml
+from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.toml_file import check_toml, load_toml
 from FedSegCore.experiments.crossing import crossed, merged
 from FedSegCore.experiments.participation import SiteParticipation
 from FedSegCore.experiments.targets import Target
 from FedSegCore.federation.config import FederationConfig
+from FedSegCore.federation.config_checks import check_federation, check_parts
 from FedSegCore.volumes.labels import LabelContract
 
 SettingName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$")]
@@ -94,6 +96,7 @@ class ExperimentConfig(BaseModel):
         target: mean test Dice that ``default`` is expected to reach, by modality.
         targets: further goals, between settings.
         notes: where and why it differs from the paper it looks into; shown with the results.
+        findings: what was looked into where a target was not reached; shown with the results.
         rotate: every seed tests other patients: all of a site's patients move on by as many as it tests.
         surface_distances: measure them too; on large volumes they take longer than the segmentation.
         pixel_accuracy: put it in the rows; never shown alone (METHODS §3).
@@ -118,6 +121,7 @@ class ExperimentConfig(BaseModel):
     target: dict[str, float] = {}
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     rotate: bool = False
     surface_distances: bool = True
     pixel_accuracy: bool = False
@@ -177,5 +181,27 @@ class ExperimentConfig(BaseModel):
 
 
 def read_experiment(path: Path) -> ExperimentConfig:
-    """Read and check an experiment's TOML file; raises BadInputError as ``common.toml_file.read_toml``."""
-    return read_toml(path, ExperimentConfig, "experiment")
+    """Read and check an experiment's TOML file, and everything its federations are made of.
+
+    ``base = "other.toml"`` names a file beside it whose entries hold where this one says nothing; tables are merged,
+    lists replaced.
+
+    Raises:
+        BadInputError: as ``common.toml_file.read_toml``; ``experiment.base``: the base has a base itself;
+            ``federation.*``, ``network.*`` …: a setting's federation does not fit together.
+    """
+    raw = load_toml(path, "experiment")
+    if isinstance(base := raw.pop("base", None), str):
+        other = load_toml(path.parent / Path(base).name, "experiment")
+        if "base" in other:
+            raise BadInputError(
+                "experiment.base", f"The base of {path.name} has a base itself.", "Name the first one as the base."
+            )
+        raw = merged(other, raw)
+    config = check_toml(raw, path, ExperimentConfig, "experiment")
+    for budget in config.budgets:
+        for setting in config.settings:
+            federation = config.federation_of(setting, budget, config.seeds[0])
+            check_federation(federation)
+            check_parts(federation)
+    return config

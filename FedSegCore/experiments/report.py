@@ -151,7 +151,8 @@ def _training(story: _Story) -> list[Block]:
         for run in story.results["runs"]
     ]
     columns = [Column("setting", "Setting"), Column("seed", "Seed"), Column("minutes", "Training (minutes)", 1)]
-    words = f"{story.results['threads']} threads, {story.results['device']}"
+    threads = story.results["threads"]
+    words = f"{threads} thread{'s' * (threads != 1)}, {story.results['device']}"
     return [*blocks, Table(columns, table, words)]
 
 

@@ -2,41 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
-from FedSegCore.experiments.config import ExperimentConfig
+from FedSegCore.experiments.kept import Finished
 from FedSegCore.experiments.statistics import Row, case_values, chosen_rows, paired_difference, rounds_needed, spread
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished experiment: what was asked, and what came out (``results.json``)."""
-
-    config: ExperimentConfig
-    results: dict[str, Any]
-
-    @property
-    def rows(self) -> list[Row]:
-        """Rows of setting, seed, site, modality, case, label."""
-        rows: list[Row] = self.results["rows"]
-        return rows
-
-    @property
-    def budget(self) -> str:
-        """Name of the budget."""
-        return str(self.results["budget"])
-
-    @property
-    def modalities(self) -> list[str]:
-        """Modalities in the order of their rows."""
-        return list(dict.fromkeys(row["modality"] for row in self.rows))
-
-    @property
-    def titles(self) -> dict[str, str]:
-        """Setting → title."""
-        return {name: setting.title for name, setting in self.config.settings.items()}
 
 
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[object]]) -> str:
@@ -46,12 +15,12 @@ def markdown_table(head: Sequence[str], body: Sequence[Sequence[object]]) -> str
 
 
 def comparison_table(one: Finished, modality: str) -> str:
-    """Return setting × (Dice, group's Dice, small, large, accuracy, difference from the reference)."""
+    """Return setting × (Dice, group's Dice, small, large, IoU, accuracy, difference from the reference)."""
     kept = chosen_rows(one.rows, modality=modality)
     sized = modality in one.config.small_lesions
     accurate = one.config.pixel_accuracy
     head = ["Setting", "Dice, own model", "Dice, group's model"]
-    head += ["DiceS", "DiceL"] * sized + ["Pixel accuracy"] * accurate
+    head += ["DiceS", "DiceL"] * sized + ["IoU", "Pixel accuracy"] * accurate
     head += [f"Against “{one.titles[one.config.reference]}”"]
     body = []
     for name, title in one.titles.items():
@@ -61,7 +30,7 @@ def comparison_table(one: Finished, modality: str) -> str:
         if sized:
             line += [_mean_sd(chosen_rows(kept, size=size), name) for size in ("small", "large")]
         if accurate:
-            line += [_mean_sd(kept, name, "pixel_accuracy")]
+            line += [_mean_sd(kept, name, key) for key in ("iou", "pixel_accuracy")]
         body.append([*line, _difference(kept, name, one.config.reference)])
     threshold = (
         f"\nDiceS: true lesion A/a ≥ {one.config.small_lesions[modality]:g}; DiceL: the rest.\n" if sized else ""
@@ -105,21 +74,29 @@ def rounds_table(one: Finished) -> str:
 
 
 def cost_table(one: Finished) -> str:
-    """Return setting × training time: minutes a run, milliseconds a step."""
+    """Return setting × training time: minutes a run, milliseconds a step, and how many times the reference's step."""
     minutes: dict[str, list[float]] = defaultdict(list)
     steps: dict[str, list[float]] = defaultdict(list)
     for run in one.results["runs"]:
-        minutes[run["setting"]].append(run["training_seconds"] / 60.0)
+        minutes[run["setting"]].append(one.training_seconds(run) / 60.0)
         timed = [row for row in run["curves"] if row.get("seconds") and row.get("steps")]
         if timed:
             steps[run["setting"]].append(
                 1000.0 * sum(row["seconds"] for row in timed) / sum(row["steps"] for row in timed)
             )
+    mean = {name: fmean(values) for name, values in steps.items()}
+    reference = one.config.reference
     body = [
-        [one.titles[name], f"{fmean(values):.1f}", f"{fmean(steps[name]):.0f}" if steps[name] else "–"]
+        [
+            one.titles[name],
+            f"{fmean(values):.1f}",
+            f"{mean[name]:.0f}" if name in mean else "–",
+            f"× {mean[name] / mean[reference]:.2f}" if name in mean and reference in mean else "–",
+        ]
         for name, values in minutes.items()
     ]
-    return f"### Time\n\n{markdown_table(['Setting', 'Minutes a run', 'Milliseconds a step'], body)}"
+    head = ["Setting", "Minutes a run", "Milliseconds a step", f"Step against “{one.titles[reference]}”"]
+    return f"### Time\n\n{markdown_table(head, body)}"
 
 
 def _by(one: Finished, rows: Sequence[Row], column: str, values: Sequence[str], key: str = "dice") -> str:
@@ -145,5 +122,5 @@ def _difference(rows: Sequence[Row], setting: str, reference: str) -> str:
     try:
         gap = paired_difference(rows, setting, reference, None)
     except ValueError:
-        return "no shared case"
+        return "–"
     return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"

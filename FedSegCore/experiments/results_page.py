@@ -1,15 +1,11 @@
 """docs/results.md: what the experiments' results say, computed from their rows and nothing else."""
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from FedSegCore.common.errors import BadInputError
 from FedSegCore.experiments.config import ExperimentConfig
+from FedSegCore.experiments.kept import SUFFIX, Finished
 from FedSegCore.experiments.result_tables import (
-    Finished,
     comparison_table,
     cost_table,
     label_table,
@@ -17,15 +13,18 @@ from FedSegCore.experiments.result_tables import (
     rounds_table,
     site_table,
 )
+from FedSegCore.experiments.statistics import Difference
 from FedSegCore.experiments.targets import Target, Verdict, judge
 
 _HEAD = """# Results
 
-Written by `fedseg results` from the experiments' result files; every number is computed from their rows.
+Written by `fedseg results docs/results/*.json.gz --experiments experiments` from the experiments' result files; every
+number is computed from their rows.
 
 * A case's Dice is the mean over its labels, each measured over the whole volume (or picture) on the image's own grid.
 * Tables give mean ± standard deviation over test cases × seeds. No patient is both trained on and tested in a run.
 * Differences are paired by case and seed; brackets hold the 95 % bootstrap interval over patients.
+* A goal is judged by the mean; where the interval of the difference holds 0, more patients could turn it round.
 """
 
 
@@ -35,33 +34,24 @@ class _Judged:
     verdict: Verdict
 
 
-def read_finished(folder: Path) -> Finished:
-    """Read what a finished experiment left in its folder.
+def results_page(
+    finished: Sequence[Finished], planned: Sequence[ExperimentConfig] = (), pictures: Mapping[str, str] | None = None
+) -> str:
+    """Return the page in Markdown: targets first, then one chapter per experiment.
 
-    Raises:
-        BadInputError: ``experiment.no-results``: it holds no finished experiment.
+    Args:
+        finished: the experiments that were run, also as far as they were.
+        planned: all experiments there are; what was not run of them is said.
+        pictures: experiment and budget (``Finished.id``) → where its curves lie, relative to the page.
     """
-    try:
-        described = json.loads((folder / "experiment.json").read_text(encoding="utf-8"))
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            "experiment.no-results",
-            f"The folder {folder.name} holds no finished experiment.",
-            "Give the --out folder of an experiment that has run to its end.",
-        ) from error
-    entries = {key: value for key, value in described.items() if key not in ("budget", "identity")}
-    return Finished(ExperimentConfig.model_validate(entries), results)
-
-
-def results_page(finished: Sequence[Finished]) -> str:
-    """Return the page in Markdown: targets first, then one chapter per experiment."""
     judged = [_Judged(_where(one), verdict) for one in finished for verdict in verdicts(one)]
-    held = [one for one in judged if one.verdict.reached]
-    missed = [one for one in judged if not one.verdict.reached]
-    parts = [_HEAD, "## What held\n", _list(held), "## What did not\n", _list(missed)]
+    known = [one for one in judged if one.verdict.found is not None]
+    held = [one for one in known if one.verdict.reached]
+    missed = [one for one in known if not one.verdict.reached]
+    parts = [_HEAD, _overview(finished), "## What held\n", _list(held), "## What did not\n", _list(missed)]
+    parts += ["## What has not been run\n", _not_run(finished, planned, [one for one in judged if one not in known])]
     for one in finished:
-        parts += _chapter(one)
+        parts += _chapter(one, (pictures or {}).get(one.id))
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -74,12 +64,34 @@ def verdicts(one: Finished) -> list[Verdict]:
         )
         for kind, g in config.target.items()
     ]
+    run = {run["setting"] for run in one.results["runs"]}
     judged = (judge(target, one.rows, list(config.settings), one.budget) for target in (*plain, *config.targets))
-    return [verdict for verdict in judged if verdict is not None]
+    return [
+        # The best of settings that are still to be run is not known.
+        replace(verdict, found=None, reached=False, words="not all settings have been run")
+        if target.kind == "near-best" and not target.against and run < config.settings.keys()
+        else verdict
+        for target, verdict in zip((*plain, *config.targets), judged, strict=True)
+        if verdict is not None
+    ]
 
 
 def _where(one: Finished) -> str:
     return f"{one.config.name}, {one.budget}"
+
+
+def _overview(finished: Sequence[Finished]) -> str:
+    body = [
+        [
+            one.config.title,
+            one.budget,
+            f"{len(one.results['runs'])} of {len(one.results['runs']) + one.missing}",
+            ", ".join(map(str, one.seeds)),
+            f"{sum(one.training_seconds(run) + run['scoring_seconds'] for run in one.results['runs']) / 3600.0:.1f}",
+        ]
+        for one in finished
+    ]
+    return markdown_table(["Experiment", "Budget", "Runs", "Seeds", "Hours"], body) if body else ""
 
 
 def _list(judged: Iterable[_Judged]) -> str:
@@ -90,37 +102,71 @@ def _list(judged: Iterable[_Judged]) -> str:
 def _outcome(verdict: Verdict) -> str:
     if verdict.found is None:
         return f"not known, {verdict.words}"
-    return f"{verdict.found:+.3f}, goal {verdict.goal:+.3f}; {verdict.words}"
+    interval = f"; between them {_interval(verdict.gap)}" if verdict.gap else ""
+    return f"{verdict.found:+.3f}, goal {verdict.goal:+.3f}; {verdict.words}{interval}"
 
 
-def _chapter(one: Finished) -> list[str]:
+def _interval(gap: Difference) -> str:
+    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+
+
+def _not_run(finished: Sequence[Finished], planned: Sequence[ExperimentConfig], unknown: Sequence[_Judged]) -> str:
+    done = {(one.config.name, one.budget) for one in finished}
+    lines = [
+        f"* {one.config.title} (`{one.config.name}`, `{one.budget}`): {one.missing} of its runs."
+        for one in finished
+        if one.missing
+    ]
+    for config in planned:
+        budgets = [f"`{budget}`" for budget in config.budgets if (config.name, budget) not in done]
+        if budgets:
+            lines.append(f"* {config.title} (`{config.name}`): budget {' and '.join(budgets)}.")
+    lines += [f"* {one.verdict.text} ({one.where}): {_outcome(one.verdict)}." for one in unknown]
+    return "\n".join(lines or ["* nothing"]) + "\n"
+
+
+def _chapter(one: Finished, picture: str | None) -> list[str]:
     config, results = one.config, one.results
-    seeds = ", ".join(map(str, config.seeds))
+    seeds = ", ".join(map(str, one.seeds))
     software = ", ".join(f"{name} {version}" for name, version in results["software"].items())
+    threads = f"{results['threads']} thread" + "s" * (results["threads"] != 1)
+    command = f"fedseg experiment experiments/{config.name}.toml --budget {one.budget}"
     parts = [
         f"## {config.title}\n",
         " ".join(config.question.split()) + "\n",
-        f"Budget `{one.budget}`; seeds {seeds}; {results['device']}, {results['threads']} threads; {software}.\n",
-        _verdict_table(verdicts(one)),
+        f"`{command}`: seeds {seeds}; {results['device']}, {threads}; {software}.\n",
     ]
+    if one.missing:
+        parts.append(
+            f"**Unfinished**: {one.missing} of {len(results['runs']) + one.missing} runs are still to be done; "
+            f"`--out DIR --kept docs/results/{one.id}{SUFFIX}` goes on with them.\n"
+        )
+    parts.append(_verdict_table(verdicts(one)))
+    parts += _bullets("What was looked into", config.findings)
     for modality in one.modalities:
         parts += [f"### {modality}\n", comparison_table(one, modality), label_table(one, modality)]
+    if picture:
+        parts.append(f"### Curves\n\n![{config.title}: over the rounds, mean of sites and seeds]({picture})\n")
     parts += [site_table(one), rounds_table(one), cost_table(one)]
-    if config.notes:
-        parts += [
-            "### Where this differs from the paper, and why\n",
-            "\n".join(f"* {note}" for note in config.notes) + "\n",
-        ]
+    parts += _bullets("Where this differs from the paper, and why", config.notes)
     return [part for part in parts if part]
 
 
+def _bullets(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"### {title}\n", "\n".join(f"* {line}" for line in lines) + "\n"] if lines else []
+
+
 def _verdict_table(found: Sequence[Verdict]) -> str:
-    rows: list[list[Any]] = [
-        [one.text, f"{one.goal:+.3f}", "–" if one.found is None else f"{one.found:+.3f}", one.words, _word(one)]
-        for one in found
-    ]
-    return markdown_table(["Target", "Goal", "Found", "Means", "Reached"], rows) if rows else ""
+    head = ["Target", "Goal", "Found", "Means", "Between them [95 % interval]", "Reached"]
+    return markdown_table(head, [_verdict_row(one) for one in found]) if found else ""
+
+
+def _verdict_row(one: Verdict) -> list[str]:
+    if one.found is None:
+        return [one.text, "–", "–", one.words, "–", "not known"]
+    between = _interval(one.gap) if one.gap else "–"
+    return [one.text, f"{one.goal:+.3f}", f"{one.found:+.3f}", one.words, between, _word(one)]
 
 
 def _word(verdict: Verdict) -> str:
-    return "not known" if verdict.found is None else "yes" if verdict.reached else "**no**"
+    return "yes" if verdict.reached else "**no**"

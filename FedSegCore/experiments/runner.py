@@ -15,6 +15,7 @@ from FedSegCore.common.files import whole_folder, write_json
 from FedSegCore.common.progress import Progress
 from FedSegCore.experiments.config import ExperimentConfig
 from FedSegCore.experiments.data import SiteCases
+from FedSegCore.experiments.kept import Finished
 from FedSegCore.experiments.runs import (
     CohortSite,
     federation_and_member,
@@ -32,6 +33,8 @@ from FedSegCore.learning.case import TrainingCase
 from FedSegCore.learning.cohort import Cohort
 from FedSegCore.models.release import software_versions
 from FedSegCore.models.signing import load_or_make_key
+
+_WORDS = {"title", "question", "notes", "findings", "target", "targets", "reference", "rounds_needed"}
 
 TRAINING_SHARE = 0.9
 """Share of a run's progress bar that training takes; scoring takes the rest."""
@@ -67,9 +70,7 @@ class ExperimentRun:
                 f"Choose one of: {', '.join(self.config.budgets)}.",
             )
         described = self.config.model_dump(mode="json") | {"budget": self.budget}
-        # Without defaults: an option that is new in a later version does not orphan what was done before it.
-        meant = self.config.model_dump(mode="json", exclude_defaults=True) | {"budget": self.budget}
-        identity = hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
+        identity = _identity(self.config, self.budget)
         stamp = self.folder / "experiment.json"
         if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8"))["identity"] != identity:
             raise BadInputError(
@@ -80,13 +81,53 @@ class ExperimentRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(stamp, described | {"identity": identity})
 
+    def adopt(self, kept: Finished) -> int:
+        """Take over the runs of an unfinished experiment that were kept in one file; return how many.
+
+        The default setting's first seed is not: its models, which no such file holds, are published.
+
+        Raises:
+            BadInputError: ``experiment.other-kept``: they are of another experiment, or of this one before a change.
+        """
+        if _identity(kept.config, kept.budget) != _identity(self.config, self.budget):
+            raise BadInputError(
+                "experiment.other-kept",
+                "The kept results are of another experiment or budget, or of this one before it was changed.",
+                "Give the file that was kept of this one, or none.",
+            )
+        published = (self.config.default, self.config.seeds[0])
+        adopted = 0
+        for run in kept.results["runs"]:
+            which = (run["setting"], run["seed"])
+            done = self._run_folder(*which) / "run.json"
+            if which != published and not done.exists():
+                done.parent.mkdir(parents=True, exist_ok=True)
+                write_json(done, run | {"rows": [row for row in kept.rows if (row["setting"], row["seed"]) == which]})
+                adopted += 1
+        return adopted
+
     def run(self, progress: Progress) -> dict[str, Any]:
-        """Run what is missing and return the results, which are also written to ``results.json``."""
-        todo = [(setting, seed) for setting in self.config.settings for seed in self.config.seeds]
+        """Run what is missing and return the results, which are also written to ``results.json`` after every run.
+
+        First come the settings that goals name, then the others, each seed by seed: so an unfinished experiment has
+        what is to be compared.
+        """
+        todo = self._order()
         runs = []
         for number, (setting, seed) in enumerate(todo):
             runs.append(self.run_one(setting, seed, progress.part(number / len(todo), (number + 1) / len(todo))))
-        results = {
+            write_json(self.folder / "results.json", self._results(runs))
+        return self._results(runs)
+
+    def _order(self) -> list[tuple[str, int]]:
+        config = self.config
+        named = {name for target in config.targets for name in (target.setting, *target.against)}
+        named |= {config.default, config.reference}
+        runs = [(setting, seed) for seed in config.seeds for setting in config.settings]
+        return sorted(runs, key=lambda run: run[0] not in named)
+
+    def _results(self, runs: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
             "experiment": self.config.name,
             "budget": self.budget,
             "software": software_versions(),
@@ -95,8 +136,6 @@ class ExperimentRun:
             "runs": [{key: value for key, value in run.items() if key != "rows"} for run in runs],
             "rows": [row for run in runs for row in run["rows"]],
         }
-        write_json(self.folder / "results.json", results)
-        return results
 
     def _run_folder(self, setting: str, seed: int) -> Path:
         """Return where a run is kept: one folder per federation, and ``run.json`` when it is done."""
@@ -222,6 +261,13 @@ class ExperimentRun:
             own = list(tester.score(group.site_models[member], taught, cases, progress.part(0.5, 1.0)))
         together = zip(cases, own, common, strict=True)
         return [row for case, one, other in together for row in case_rows(facts, case, one, other, self.config)]
+
+
+def _identity(config: ExperimentConfig, budget: str) -> str:
+    # Without defaults: an option that is new in a later version does not orphan what was done before it. Without what
+    # changes no run: words and goals may be mended afterwards.
+    meant = config.model_dump(mode="json", exclude_defaults=True, exclude=_WORDS) | {"budget": budget}
+    return hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
 
 
 def _curves(outcomes: dict[str, FederationOutcome]) -> list[dict[str, Any]]:

@@ -73,8 +73,8 @@ class Tester:
         )
         for number, case in enumerate(cases):
             part = progress.part(number / len(cases), (number + 1) / len(cases))
-            labels, _ = predict_labels(predictor, prepare(case.image, preprocessing), config.contract, part)
-            predicted, truth = labels.array[0], case.labels.array[0]
+            found = predict_labels(predictor, prepare(case.image, preprocessing), config.contract, part)
+            predicted, truth = found.labels.array[0], case.labels.array[0]
             scores = case_scores(
                 predicted,
                 truth,

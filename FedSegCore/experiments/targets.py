@@ -6,11 +6,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from FedSegCore.experiments.statistics import Row, case_values, chosen_rows, spread, standard_error
+from FedSegCore.experiments.statistics import (
+    Difference,
+    Row,
+    case_values,
+    chosen_rows,
+    paired_difference,
+    spread,
+    standard_error,
+)
 
 
 class Target(BaseModel):
-    """A goal between settings, or of one setting, in mean Dice over test cases and seeds.
+    """A goal between settings, or of one setting, in mean Dice over the test cases and seeds that all of them have.
 
     Attributes:
         text: the goal in words.
@@ -55,6 +63,7 @@ class Verdict:
         goal: see there.
         reached: whether it was.
         words: the means behind it.
+        gap: where settings are compared, how much Dice lies between the two, paired, with its interval.
     """
 
     text: str
@@ -62,6 +71,7 @@ class Verdict:
     goal: float
     reached: bool
     words: str
+    gap: Difference | None = None
 
 
 def judge(target: Target, rows: Sequence[Row], settings: Sequence[str], budget: str) -> Verdict | None:
@@ -72,9 +82,12 @@ def judge(target: Target, rows: Sequence[Row], settings: Sequence[str], budget: 
     kept = chosen_rows(rows, modality=target.modality, sites=target.sites, size=target.size)
     names = target.against or (tuple(settings) if target.kind == "near-best" else ())
     values = {name: case_values(kept, name, target.measure) for name in {target.setting, *names}}
-    means = {name: spread(found.values()).mean for name, found in values.items() if found}
-    if target.setting not in means or not set(target.against) <= means.keys():
-        return Verdict(target.text, None, goal, False, "no such rows")
+    values = {name: found for name, found in values.items() if found}
+    shared = set.intersection(*(set(found) for found in values.values())) if values else set()
+    if not shared or target.setting not in values or not set(target.against) <= values.keys():
+        return Verdict(target.text, None, goal, False, "what it compares has not been run")
+    means = {name: spread(found[where] for where in shared).mean for name, found in values.items()}
+    kept = [row for row in kept if (row["seed"], row["modality"], row["case"]) in shared]
     own = means[target.setting]
     if target.kind == "value":
         return Verdict(target.text, own, goal, own >= goal, f"{own:.3f}")
@@ -83,7 +96,8 @@ def judge(target: Target, rows: Sequence[Row], settings: Sequence[str], budget: 
         goal = -standard_error(kept, best, target.measure)
     top = means[best]
     found = _compared(target.kind, own, top)
-    return Verdict(target.text, found, goal, found >= goal, f"{own:.3f} against {top:.3f} ({best})")
+    gap = None if best == target.setting else paired_difference(kept, target.setting, best, None, key=target.measure)
+    return Verdict(target.text, found, goal, found >= goal, f"{own:.3f} against {top:.3f} ({best})", gap)
 
 
 def _compared(kind: str, own: float, top: float) -> float:

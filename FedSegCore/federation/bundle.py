@@ -22,6 +22,7 @@ clientapp = "FedSegCore.federation.client_app:app"
 
 [tool.flwr.app.config]
 run = ""
+deliver = false
 """
 _DATE = (2024, 10, 1, 0, 0, 0)
 _MADE_ON_UNIX = 3

@@ -1,38 +1,35 @@
 """What each side checks of what the other sent, and a site of what a server asks for, before using any of it."""
 
 import math
+from collections.abc import Collection, Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.messages import RoundOrder, RoundReport
-from FedSegCore.federation.site.policy import TrainingLimits
+from FedSegCore.federation.site.policy import PolicyError, TrainingLimits
 from FedSegCore.federation.tensors import byte_count
 from FedSegCore.federation.trainer_port import SiteDescription
+from FedSegCore.learning.config import TrainingConfig
 from FedSegCore.learning.results import Arrays, CaseScore, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
+from FedSegCore.volumes.usual import CohortUsual
 
 MAX_MODEL_BYTES = 2 * 1024**3
 """Largest model a site or the server takes."""
 
+MAX_EXAMPLES = 10_000_000
+"""More training examples than any site can have: ten thousand volumes of a thousand slices."""
+
+MOST_MODELS = 100.0
+"""Longest update the server looks at, as a multiple of the model it was made of (of 1 where that is shorter). A site's
+own gate stops at 10 by default; this is for sites that have set none."""
+
+MOST_USUAL = 50.0
+"""Largest number of what a site says is usual: no structure has e^50 ml, and all else is a share of 1."""
+
 _REMEDY = "Nothing of it was used; the sender's log or software version tells why."
-
-
-class PolicyError(BadInputError):
-    """A site's own policy forbids it; the server learns ``code`` only.
-
-    Args:
-        code: ``policy.*`` for what was asked, ``gate.*`` for what would have left.
-        what: as for every FedSegError.
-        remedy: likewise.
-        measured: what was found.
-        allowed: the policy's bound.
-    """
-
-    def __init__(self, code: str, what: str, remedy: str, measured: float, allowed: float) -> None:
-        super().__init__(code, what, remedy)
-        self.measured = measured
-        self.allowed = allowed
 
 
 def check_limits(task: TrainingTask, weights: Arrays, request: RoundRequest, limits: TrainingLimits) -> None:
@@ -40,9 +37,18 @@ def check_limits(task: TrainingTask, weights: Arrays, request: RoundRequest, lim
 
     Raises:
         PolicyError: ``policy.epochs``, ``policy.steps``, ``policy.batch-size``, ``policy.patch-size``,
-            ``policy.rounds``, ``policy.message-size``.
+            ``policy.rounds``, ``policy.message-size``, ``policy.spacing``.
     """
     training = task.training
+    finest = min((side for side in task.preprocessing.spacing if side is not None), default=limits.finest_spacing_mm)
+    if finest < limits.finest_spacing_mm:
+        raise PolicyError(
+            "policy.spacing",
+            f"The server asks for voxels of {finest:g} mm, this site allows {limits.finest_spacing_mm:g} mm or more.",
+            "Ask the coordinator for a coarser spacing, or lower the limit in the site's policy.json.",
+            finest,
+            limits.finest_spacing_mm,
+        )
     asked = {
         "epochs": (training.epochs if training.steps_per_round is None else 1, limits.epochs),
         "steps": (training.steps_per_round or 1, limits.steps_per_round),
@@ -123,18 +129,62 @@ def check_tensors(weights: Arrays, extras: Arrays, model: Arrays, side: str) -> 
     _require_finite(extras, f"{side}.not-finite")
 
 
-def check_report(report: RoundReport, labels: int) -> None:
-    """Check what a site says of its round, under a contract with so many ``labels``.
+def check_report(report: RoundReport, labels: Collection[str]) -> None:
+    """Check what a site says of its round, under a contract with these ``labels``.
 
     Raises:
-        BadInputError: ``reply.scores``, ``reply.seconds``, ``reply.annotated``.
+        BadInputError: ``reply.scores``, ``reply.seconds``, ``reply.annotated``, ``reply.lesion-sizes``,
+            ``reply.usual``.
     """
     if not all(_plausible(score) for score in report.scores):
         raise BadInputError("reply.scores", "A score lies outside its range.", _REMEDY)
+    if not {score.label for score in report.scores} <= set(labels):
+        raise BadInputError("reply.scores", "It scores a label that the contract does not have.", _REMEDY)
     if not all(math.isfinite(value) and value >= 0.0 for value in report.seconds.values()):
         raise BadInputError("reply.seconds", "A time is negative or not a number.", _REMEDY)
-    if any(value > labels for value in report.annotated):
+    if any(value > len(labels) for value in report.annotated):
         raise BadInputError("reply.annotated", "It annotates a label that the contract does not have.", _REMEDY)
+    if sum(report.lesion_counts) > report.num_examples:
+        raise BadInputError("reply.lesion-sizes", "It counts more lesions' images than it has images.", _REMEDY)
+    if report.usual is not None and not _possible(report.usual, len(labels), report.num_examples):
+        raise BadInputError("reply.usual", "What it says is usual at the site cannot be.", _REMEDY)
+
+
+def check_counts(report: RoundReport, training: TrainingConfig) -> None:
+    """Check that the numbers a site tells are possible for what it was asked to do.
+
+    Raises:
+        BadInputError: ``reply.counts``: more examples than ``MAX_EXAMPLES``, examples without a step or steps without
+            an example, or more steps than were asked for (an epoch has at most one step an example).
+    """
+    examples, steps = report.num_examples, report.num_steps
+    asked = training.steps_per_round or training.epochs * examples
+    if examples > MAX_EXAMPLES or (examples > 0) != (steps > 0) or steps > asked:
+        raise BadInputError("reply.counts", f"{examples} examples and {steps} steps are impossible.", _REMEDY)
+
+
+def length_of(arrays: Iterable[npt.NDArray[np.generic]]) -> float:
+    """Return the L2 norm of all floating-point arrays together, in float64, one at a time."""
+    lengths = (float(np.linalg.norm(array.astype(np.float64).ravel())) for array in arrays if array.dtype.kind == "f")
+    return math.hypot(*lengths)
+
+
+def update_length(weights: Arrays, extras: Arrays, received: Arrays) -> float:
+    """Return the L2 norm of what a round changed: all floating-point tensors less the received ones, and the extras."""
+    # one tensor at a time in float64: a sum of squares in float32 overflows where weights explode
+    changes = (
+        array.astype(np.float64) - received[name].astype(np.float64)
+        for name, array in weights.items()
+        if array.dtype.kind == "f"
+    )
+    return math.hypot(length_of(changes), length_of(extras.values()))
+
+
+def check_length(length: float, received: Arrays) -> None:
+    """Check an update's length against the model it was made of: BadInputError ``reply.norm`` beyond MOST_MODELS."""
+    allowed = MOST_MODELS * max(1.0, length_of(received.values()))
+    if not length <= allowed:
+        raise BadInputError("reply.norm", f"The update's length is {length:.3g}; {allowed:.3g} is most.", _REMEDY)
 
 
 def _require_like(name: str, shape: tuple[int, ...], dtype: "np.dtype[np.generic]", model: Arrays, side: str) -> None:
@@ -150,6 +200,13 @@ def _require_finite(arrays: Arrays, code: str) -> None:
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise BadInputError(code, f"Tensor {name!r} holds values that are not numbers.", _REMEDY)
+
+
+def _possible(usual: CohortUsual, labels: int, examples: int) -> bool:
+    told = [*usual.volumes.values(), *([] if usual.look is None else [usual.look])]
+    largest = max((abs(value) for one in told for value in (*one.mean, *one.deviation)), default=0.0)
+    known = all(value <= labels for value in usual.volumes)
+    return known and all(one.patients <= examples for one in told) and largest <= MOST_USUAL
 
 
 def _plausible(score: CaseScore) -> bool:

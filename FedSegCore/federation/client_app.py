@@ -19,10 +19,12 @@ from FedSegCore.federation.messages import (
     SITE_NAME,
     SiteIntroduction,
     read_order,
+    read_query,
     write_failure,
     write_introduction,
     write_result,
 )
+from FedSegCore.federation.release_messages import ReleaseTaker, answer_about_releases, is_about_releases
 from FedSegCore.federation.software import app_fingerprint, software_versions
 from FedSegCore.federation.trainer_port import AnswerWatch, SiteDescription, TrainerPort
 from FedSegCore.learning.results import RoundResult
@@ -33,26 +35,51 @@ SITE_KEY = "site"
 _logger = logging.getLogger(__name__)
 
 
-def make_client_app(trainer: TrainerPort, watch: AnswerWatch | None = None) -> ClientApp:
+def make_client_app(
+    trainer: TrainerPort, watch: AnswerWatch | None = None, taker: ReleaseTaker | None = None
+) -> ClientApp:
     """Return a Flower client app that asks ``trainer``; the site's name comes from the node's configuration.
 
     Args:
         trainer: the site.
         watch: told of introductions and refusals; None in experiments.
+        taker: takes releases; None takes none.
     """
     app = ClientApp()
 
     def handle(message: Message, context: Context) -> Message:
-        return answer(message, context, trainer, watch)
+        return answer(message, context, trainer, watch, taker)
 
     app.query()(handle)
     app.train()(handle)
     return app
 
 
-def answer(message: Message, context: Context, trainer: TrainerPort, watch: AnswerWatch | None = None) -> Message:
+def answer(
+    message: Message,
+    context: Context,
+    trainer: TrainerPort,
+    watch: AnswerWatch | None = None,
+    taker: ReleaseTaker | None = None,
+) -> Message:
     """Return the answer to a query or train message; never raises."""
-    return Message(_guarded(lambda: _content(message, context, trainer, watch), watch), reply_to=message)
+
+    def work() -> RecordDict:
+        if is_about_releases(message.content) and _is_query(message):
+            return _about_releases(message.content, taker)
+        return _content(message, context, trainer, watch)
+
+    return Message(_guarded(work, watch), reply_to=message)
+
+
+def _is_query(message: Message) -> bool:
+    return message.metadata.message_type.split(".")[0] == MessageType.QUERY
+
+
+def _about_releases(content: RecordDict, taker: ReleaseTaker | None) -> RecordDict:
+    if taker is None:
+        raise CannotDoHereError("release.not-taken", "No releases are taken here.", "Copy them as files.")
+    return answer_about_releases(content, taker)
 
 
 def _guarded(work: Callable[[], RecordDict], watch: AnswerWatch | None) -> RecordDict:
@@ -77,7 +104,9 @@ def _failure(error: FedSegError, watch: AnswerWatch | None) -> RecordDict:
 
 
 def _content(message: Message, context: Context, trainer: TrainerPort, watch: AnswerWatch | None) -> RecordDict:
-    if message.metadata.message_type.split(".")[0] == MessageType.QUERY:
+    if _is_query(message):
+        if watch is not None:
+            watch.asked(read_query(message.content))
         description = trainer.describe()
         content = write_introduction(_introduction(context, description))
         if watch is not None:

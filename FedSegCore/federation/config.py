@@ -9,6 +9,7 @@ from FedSegCore.augmentation.config import AugmentationConfig
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.toml_file import read_toml
 from FedSegCore.learning.config import TrainingConfig
+from FedSegCore.learning.exchange import ExchangeConfig
 from FedSegCore.learning.privacy import PrivacyRules
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.volumes.labels import LabelContract
@@ -24,12 +25,15 @@ class AggregationConfig(BaseModel):
     Attributes:
         rule: a name known to ``FedSegCore.federation.aggregation.registry`` (``"fedavg"``, ``"flames"`` …).
         options: the rule's own parameters, checked by the registry.
+        extreme_update: an answer whose update is longer than this many times the median of the round's sites is left
+            out, where three sites or more have answered; None leaves none out (``incoming``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")] = "flames"
     options: dict[str, Any] = {}
+    extreme_update: Annotated[float, Field(ge=2.0, le=1e6)] | None = 10.0
 
 
 class FederationConfig(BaseModel):
@@ -43,6 +47,8 @@ class FederationConfig(BaseModel):
         seed: seed of initial models and of everything sites draw.
         min_sites: sites a group waits for before a round starts.
         join_deadline_s: how long a group waits for ``min_sites`` before it goes on, or ends, with what it has.
+        return_deadline_s: how long a group waits, after its last closed round, where no site is there at all or those
+            that are may not train now: a site that pauses for a night or a weekend finds its group again.
         round_deadline_s: how long a round waits for its sites' answers.
         aggregation: the rule, the same for all groups.
         augmentation: default augmentation of the sites.
@@ -51,6 +57,7 @@ class FederationConfig(BaseModel):
         networks: network by group name (a modality, or ``"all"``); ``"default"`` serves the rest. ``out_channels`` is
             set from the contract and ``in_channels`` from the preprocessing.
         privacy: what sites' answers must obey beside each site's own policy, which counts where it is stricter.
+        exchange: in which form models and updates travel.
         preprocessing: by modality; modalities not named use ``DEFAULT_PREPROCESSING``.
     """
 
@@ -63,6 +70,7 @@ class FederationConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     min_sites: Annotated[int, Field(ge=1, le=100_000)] = 1
     join_deadline_s: Annotated[float, Field(gt=0.0)] = 600.0
+    return_deadline_s: Annotated[float, Field(gt=0.0)] = 259_200.0
     round_deadline_s: Annotated[float, Field(gt=0.0)] = 3600.0
     aggregation: AggregationConfig = AggregationConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -70,6 +78,7 @@ class FederationConfig(BaseModel):
     trainings: dict[str, TrainingConfig] = {}
     networks: dict[str, NetworkConfig] = {"default": NetworkConfig()}
     privacy: PrivacyRules = PrivacyRules()
+    exchange: ExchangeConfig = ExchangeConfig()
     preprocessing: dict[str, Preprocessing] = {}
 
     @model_validator(mode="after")
@@ -85,14 +94,17 @@ class FederationConfig(BaseModel):
 
     def preprocessing_of(self, modality: str) -> Preprocessing:
         """Return how images of ``modality`` are prepared; raises BadInputError for an unknown modality."""
-        known = {**DEFAULT_PREPROCESSING, **self.preprocessing}
-        if modality not in known:
+        if not self.serves(modality):
             raise BadInputError(
                 "federation.modality-unknown",
                 f"The federation does not say how {modality} images are prepared.",
                 "Ask the coordinator to add this modality under [preprocessing].",
             )
-        return known[modality]
+        return {**DEFAULT_PREPROCESSING, **self.preprocessing}[modality]
+
+    def serves(self, modality: str) -> bool:
+        """Return whether the federation says how images of ``modality`` are prepared."""
+        return modality in DEFAULT_PREPROCESSING or modality in self.preprocessing
 
     def training_of(self, group: str) -> TrainingConfig:
         """Return how sites of ``group`` train."""
@@ -112,11 +124,12 @@ def read_federation_config(path: Path) -> FederationConfig:
     """Read and check a federation's TOML file.
 
     Raises:
-        BadInputError: as ``common.toml_file.read_toml`` and ``config_checks.check_federation``.
+        BadInputError: as ``common.toml_file.read_toml``, ``config_checks.check_federation`` and ``check_parts``.
     """
     # the rules' options are written against this module
-    from FedSegCore.federation.config_checks import check_federation
+    from FedSegCore.federation.config_checks import check_federation, check_parts
 
     config = read_toml(path, FederationConfig, "federation")
     check_federation(config)
+    check_parts(config)
     return config

@@ -1,13 +1,19 @@
 """What happens in a run, as JSON lines: read by the coordinator's console, the report and tests."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from os import SEEK_END
 from pathlib import Path
 from typing import Any, Literal
 
+from FedSegCore.federation.log_tail import LogTail
+
 EVENTS_FILE = "events.jsonl"
+
+_log = logging.getLogger(__name__)
 
 EventKind = Literal[
     "site-joined",
@@ -20,6 +26,9 @@ EventKind = Literal[
     "round-closed",
     "round-failed",
     "group-finished",
+    "state-damaged",
+    "release-delivered",
+    "release-declined",
     "finished",
     "failed",
 ]
@@ -72,6 +81,9 @@ EventCallback = Callable[[Event], None]
 class EventLog:
     """Appends events to a file, whole lines at once, and hands them to a callback.
 
+    The file is for people: a run goes on where it cannot be written. A line that a killed process left unfinished is
+    ended, so that it does not swallow the next one.
+
     Args:
         path: the file; None writes none.
         callback: told of every event, in the loop's thread.
@@ -80,19 +92,29 @@ class EventLog:
     def __init__(self, path: Path | None, callback: EventCallback | None = None) -> None:
         self._path = path
         self._callback = callback
+        self._begun = False
 
     def emit(self, event: Event) -> None:
         """Write and hand on one event."""
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(event.line() + "\n")
+            try:
+                self._append(self._path, event.line())
+            except OSError as error:
+                _log.warning("an event could not be written (%s): %s", type(error).__name__, event.message)
         if self._callback is not None:
             self._callback(event)
 
+    def _append(self, path: Path, line: str) -> None:
+        with path.open("ab+") as file:
+            if not self._begun and file.tell() > 0:
+                file.seek(-1, SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(line.encode("utf-8") + b"\n")
+            file.flush()
+            self._begun = True
+
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Return the lines written so far as dicts; a last line that is being written is left out."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    """Return the lines written so far as dicts; a last line that is being written, or a damaged one, is left out."""
+    return LogTail(path).objects()

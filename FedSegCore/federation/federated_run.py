@@ -13,6 +13,7 @@ from FedSegCore.federation.groups import Participation, always
 from FedSegCore.federation.initial_model import initial_model
 from FedSegCore.federation.local_grid import LocalGrid, LocalNode
 from FedSegCore.federation.outcome import FederationOutcome
+from FedSegCore.federation.remainder import ExchangingTrainer
 from FedSegCore.federation.rounds import FederationLoop, ModelMaker
 from FedSegCore.federation.trainer_port import SiteDescription, TrainerPort
 from FedSegCore.learning.cohort import Cohort
@@ -105,25 +106,29 @@ def run_in_process(
     """
     told = progress or Progress()
     clock = StandingClock()
-    nodes = {name: LocalNode(make_client_app(_port(name, site, device, told))) for name, site in sites.items()}
-    FederationLoop(
-        LocalGrid(nodes, clock),
-        config,
-        folder,
-        on_event=on_event,
-        progress=told,
-        participation=participation,
-        make_model=make_model,
-        clock=clock,
-        sleep=clock.sleep,
-    ).run()
+    nodes = {name: LocalNode(make_client_app(_port(name, site, device, told, folder))) for name, site in sites.items()}
+    grid = LocalGrid(nodes, clock, folder=folder / "messages")
+    try:
+        FederationLoop(
+            grid,
+            config,
+            folder,
+            on_event=on_event,
+            progress=told,
+            participation=participation,
+            make_model=make_model,
+            clock=clock,
+            sleep=clock.sleep,
+        ).run()
+    finally:
+        grid.close()
     return FederationOutcome.load(folder)
 
 
 def _port(
-    name: str, site: TrainerPort | tuple[str, Cohort], device: torch.device | None, progress: Progress
+    name: str, site: TrainerPort | tuple[str, Cohort], device: torch.device | None, progress: Progress, folder: Path
 ) -> TrainerPort:
     if isinstance(site, tuple):
         modality, cohort = site
-        return CohortTrainer(name, modality, cohort, device, progress.quiet())
-    return site
+        site = CohortTrainer(name, modality, cohort, device, progress.quiet())
+    return ExchangingTrainer(site, folder / "remainders" / name)

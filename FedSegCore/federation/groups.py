@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from statistics import fmean
 
 from flwr.app import Message
@@ -11,6 +12,7 @@ from FedSegCore.federation.aggregation.registry import build_rule
 from FedSegCore.federation.array_files import FolderSiteStore
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.events import Event, EventKind, EventLog
+from FedSegCore.federation.incoming import Incoming
 from FedSegCore.federation.membership import Membership
 from FedSegCore.federation.messages import RoundOrder
 from FedSegCore.federation.open_round import OpenRound
@@ -21,8 +23,20 @@ from FedSegCore.learning.results import CaseScore
 FAILED_ROUNDS_ALLOWED = 3
 """A group in which this many rounds in a row brought no usable answer ends with the model it has."""
 
+RECENT_ANSWERS = 16
+"""Answers of a site that are remembered, to know them again."""
+
+NOTICE_AFTER_S = 5.0
+"""Sites are told how many more are waited for once no other has come for so long."""
+
 RETRY_AFTER_S = 10.0
 """Pause before a round that brought nothing is tried again: a site may be starting its trainer anew."""
+
+NOT_NOW = frozenset({"site.paused", "policy.hours"})
+"""Why a site that is well gives nothing now: its people paused it, or it has worked enough for today."""
+
+ASK_LATER_S = 600.0
+"""Pause before sites that may not train now are asked again."""
 
 Participation = Callable[[str, int], bool]
 """(site, round) → whether the site is asked; for experiments with sites that drop out."""
@@ -58,14 +72,17 @@ class Group:
     participation: Participation = always
     round: OpenRound | None = None
     _wait_until: float = 0.0
+    _away_until: float = 0.0
     _not_before: float = 0.0
     _missing_told: int = 0
+    _notice_at: float = 0.0
     _failed_in_row: int = 0
     _fresh: bool = field(default=True)
 
     def __post_init__(self) -> None:
         self._rule = build_rule(self.config.aggregation)
         self._wait_until = self.clock() + self.config.join_deadline_s
+        self._away_until = self.clock() + self.config.return_deadline_s
         # a state that was done may have been given more rounds
         done = self.state.round_number >= self.config.rounds
         self.state = replace(self.state, ended=DONE if done else "")
@@ -98,8 +115,10 @@ class Group:
         taken = False
         for message_id in list(self.round.waiting):
             for reply in self.grid.pull_messages([message_id]):
-                self._take(self.round, reply)
+                self._take(self.round, message_id, reply)
                 taken = True
+                # else it would stay in memory until the next one is there
+                del reply
         return taken
 
     def _mine(self) -> list[str]:
@@ -111,25 +130,38 @@ class Group:
         ]
 
     def _try_start(self) -> bool:
+        here = self.members.online(self._mine())
+        if not here:
+            self._not_before = 0.0  # whoever comes back after that may train at once
         if self.clock() < self._not_before:
             return False
-        here = self.members.online(self._mine())
         missing = self.config.min_sites - len(here)
         in_time = self.clock() < self._wait_until
         if (missing > 0 and in_time) or (self._fresh and self.members.asking and in_time):
             return self._tell_waiting(missing)
         if not here:
-            self._end("group.no-sites", "no site is connected")
-            return True
+            return self._wait_for_return(missing)
         self._missing_told = 0
         self._fresh = False
         self._start(self._chosen(here))
         return True
 
+    def _wait_for_return(self, missing: int) -> bool:
+        if self.clock() >= self._away_until:
+            self._end("group.no-sites", "no site is connected")
+            return True
+        # the first one back waits for the others, as at the beginning
+        self._wait_until = self.clock() + self.config.join_deadline_s
+        return self._tell_waiting(missing)
+
     def _tell_waiting(self, missing: int) -> bool:
+        if missing > 0 and missing == self._missing_told and self.clock() >= self._notice_at:
+            self._notice_at = float("inf")
+            self.members.tell_waiting(self._mine(), missing)
         if missing <= 0 or missing == self._missing_told:
             return False
         self._missing_told = missing
+        self._notice_at = self.clock() + NOTICE_AFTER_S
         kind = "" if self.state.group == "all" else f" {self.state.group}"
         self._tell("waiting", f"waiting for {missing} more{kind} site{'s' if missing > 1 else ''}", missing=missing)
         return True
@@ -146,10 +178,18 @@ class Group:
         now = self.clock()
         self._updates = FolderSiteStore(self.store.working_folder(self.state.group))
         self._rule.begin(self.state.model, self.state.rule_state, self._updates)
-        self.round = OpenRound(
-            self.state, self._rule, now, now + self.config.round_deadline_s, len(self.config.contract.labels)
+        incoming = Incoming(
+            self._rule, self.store.working_folder(self.state.group), self.config.aggregation.extreme_update
         )
-        self._tell("round-started", f"asked {len(names)} site{'s' if len(names) != 1 else ''}", sites=names)
+        self.round = OpenRound(
+            self.state, incoming, now, now + self.config.round_deadline_s, self.config.contract.names
+        )
+        self._tell(
+            "round-started",
+            f"asked {len(names)} site{'s' if len(names) != 1 else ''}",
+            sites=names,
+            deadline_s=self.config.round_deadline_s,
+        )
         self.round.ask(self.grid, self.members.sites, {name: self._order(name) for name in names})
         for row in self.round.rows:
             self._tell_failed(row)
@@ -160,17 +200,28 @@ class Group:
             round_number=self.state.round_number + 1,
             rounds=self.config.rounds,
             seed=self.config.seed,
-            task=training_task(self.config, self.members.sites[name].introduction.modality),
+            task=training_task(
+                self.config, self.members.sites[name].introduction.modality, self._lesion_counts_for(name)
+            ),
             privacy=self.config.privacy,
+            exchange=self.config.exchange,
+            usual=name not in self.state.members or self.state.members[name].usual is None,
         )
 
-    def _take(self, current: OpenRound, reply: Message) -> None:
-        row = current.take(reply, self.clock())
-        site = self.members.sites[row.site]
-        site.came_in_time()
-        if row.code:
-            self._tell_failed(row)
-            return
+    def _lesion_counts_for(self, name: str) -> tuple[int, ...]:
+        """Return the lesion sizes of all sites; none for a site that has not told its own and shall do so first."""
+        told = {site: member.lesion_counts for site, member in self.state.members.items() if member.lesion_counts}
+        return tuple(map(sum, zip_longest(*told.values(), fillvalue=0))) if name in told else ()
+
+    def _take(self, current: OpenRound, message_id: str, reply: Message) -> None:
+        self.members.sites[current.waiting[message_id]].came_in_time()
+        for row in current.take(message_id, reply, self.clock()):
+            if row.code:
+                self._tell_failed(row)
+            else:
+                self._tell_answered(row)
+
+    def _tell_answered(self, row: SiteRound) -> None:
         means = mean_dice(row.scores)
         told = [] if row.loss is None else [f"loss {row.loss:.3f}"]
         told += [f"Dice {fmean(means.values()):.2f}"] if means else []
@@ -183,6 +234,7 @@ class Group:
             examples=row.examples,
             steps=row.steps,
             bytes=row.bytes_received,
+            payload_bytes=row.payload_bytes,
             seconds=row.answer_seconds,
             scores=means,
         )
@@ -193,13 +245,15 @@ class Group:
         self._fail_all(current, current.restarted(self.members.sites), "node.restarted")
         if current.waiting:
             return False
+        for row in current.settle():
+            self._tell_failed(row)
         self.round = None
         self._wait_until = self.clock() + self.config.join_deadline_s
         if current.answered or not current.rows:
             self._failed_in_row = 0
             self._close(current)
         else:
-            self._failed()
+            self._failed({row.code for row in current.rows})
         self.members.update(now_at_once=True)
         return True
 
@@ -224,6 +278,7 @@ class Group:
         )
         self.state = self.store.save(state, made.site_model, current.rows)
         self._updates.remove()
+        self._away_until = self.clock() + self.config.return_deadline_s
         losses = [row.loss for row in current.rows if row.loss is not None]
         self._tell(
             "round-closed",
@@ -232,6 +287,7 @@ class Group:
             answered=list(current.answered),
             failed=[row.site for row in current.rows if row.code],
             seconds=round(self.clock() - current.started, 3),
+            bytes_sent=current.bytes_sent,
             loss=fmean(losses) if losses else None,
             scores=mean_dice(tuple(score for row in current.rows for score in row.scores)),
         )
@@ -241,12 +297,26 @@ class Group:
     def _members_after(self, current: OpenRound) -> Mapping[str, Member]:
         members = dict(self.state.members)
         for row in current.rows:
-            before = members[row.site].rounds_answered if row.site in members else 0
             introduction = self.members.sites[row.site].introduction
-            members[row.site] = Member(introduction=introduction, rounds_answered=before + (0 if row.code else 1))
+            before = members.get(row.site, Member(introduction=introduction))
+            if row.code:
+                members[row.site] = before.model_copy(update={"introduction": introduction})
+                continue
+            recent = (*before.recent, current.digests[row.site])[-RECENT_ANSWERS:]
+            members[row.site] = Member(
+                introduction=introduction,
+                rounds_answered=before.rounds_answered + 1,
+                recent=recent,
+                lesion_counts=row.lesion_counts or before.lesion_counts,
+                usual=before.usual if row.usual is None else row.usual,
+            )
         return members
 
-    def _failed(self) -> None:
+    def _failed(self, codes: set[str]) -> None:
+        if codes <= NOT_NOW and self.clock() < self._away_until:
+            self._not_before = self.clock() + ASK_LATER_S
+            self._tell("round-failed", "no site may train now; they are asked again later")
+            return
         self._failed_in_row += 1
         self._not_before = self.clock() + RETRY_AFTER_S
         self._tell("round-failed", "no site gave a usable answer")

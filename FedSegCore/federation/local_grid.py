@@ -4,20 +4,21 @@ Every message and reply goes through Flower's own serialisation, so that what wo
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flwr.app import Context, Error, Message, MessageType, RecordDict
+from flwr.app.message.message import remove_content_from_message
 from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from FedSegCore.federation.client_app import SITE_KEY
+from FedSegCore.federation.message_spool import MessageSpool
 
 _SERVER = 1
 _APP_RAISED = 2
@@ -59,18 +60,23 @@ class LocalGrid(Grid):
         nodes: site name → node; may be changed between steps (late joiners). Node ids are 2, 3 … in order of adding.
         clock: seconds, monotonic; delays are measured on it.
         executor: works on messages at once and in parallel; None works when pulled.
+        folder: where messages wait, so that memory does not grow with sites; **its content is deleted**. None keeps
+            them in memory.
     """
 
     nodes: dict[str, LocalNode]
     clock: Callable[[], float] = time.monotonic
     executor: Executor | None = None
+    folder: Path | None = None
     _ids: dict[str, int] = field(default_factory=dict)
+    _names: dict[int, str] = field(default_factory=dict)
     _pending: dict[str, _Pending] = field(default_factory=dict)
     _sent: int = 0
 
     def __post_init__(self) -> None:
         # Flower's Message() reads these in the process that makes it
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = _SERVER, _SERVER, _SERVER
+        self._spool = MessageSpool(self.folder)
 
     def set_run(self, run: Run) -> None:
         """Do nothing: there is one run."""
@@ -103,9 +109,11 @@ class LocalGrid(Grid):
             message.metadata.__dict__["_message_id"] = message_id
             node = self._node(message)
             training = message.metadata.message_type == MessageType.TRAIN
-            pending = _Pending(message, self.clock() + (node.delay_s if training else 0.0))
+            self._spool.put(message)
+            about = remove_content_from_message(message)
+            pending = _Pending(about, self.clock() + (node.delay_s if training else 0.0))
             if self.executor is not None:
-                pending.reply = self.executor.submit(self._work, message)
+                pending.reply = self.executor.submit(self._work, about)
             self._pending[message_id] = pending
             ids.append(message_id)
         return ids
@@ -117,6 +125,10 @@ class LocalGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:  # noqa: ARG002
         """Return what answers at once; the federation's loop does its own waiting."""
         return self.pull_messages(self.push_messages(messages))
+
+    def close(self) -> None:
+        """Forget what waits."""
+        self._spool.close()
 
     def _reply(self, message_id: str) -> Message | None:
         pending = self._pending.get(message_id)
@@ -131,6 +143,8 @@ class LocalGrid(Grid):
                 return None
         del self._pending[message_id]
         if not node.online:
+            if pending.reply is None:
+                self._spool.drop(message_id)
             return _error(pending.message, _UNAVAILABLE, "Node Unavailable")
         return pending.reply.result() if pending.reply is not None else self._work(pending.message)
 
@@ -139,28 +153,29 @@ class LocalGrid(Grid):
         if node.context is None:
             node.context = self._context(message.metadata.dst_node_id)
         try:
-            return _over_the_wire(node.app(_over_the_wire(message), node.context))
+            return _over_the_wire(node.app(self._spool.take(message.metadata.message_id), node.context))
         except Exception as error:  # noqa: BLE001 - Flower answers so for whatever an app raises
             return _error(message, _APP_RAISED, str(error))
 
     def _context(self, node_id: int) -> Context:
-        name = next(name for name, number in self._ids.items() if number == node_id)
-        return Context(run_id=_SERVER, node_id=node_id, node_config={SITE_KEY: name}, state=RecordDict(), run_config={})
+        config = {SITE_KEY: self._names[node_id]}
+        return Context(run_id=_SERVER, node_id=node_id, node_config=config, state=RecordDict(), run_config={})
 
     def _id(self, name: str) -> int:
-        return self._ids.setdefault(name, len(self._ids) + _SERVER + 1)
+        if name not in self._ids:
+            self._ids[name] = len(self._ids) + _SERVER + 1
+            self._names[self._ids[name]] = name
+        return self._ids[name]
 
     def _node(self, message: Message) -> LocalNode:
-        names: Mapping[int, str] = {number: name for name, number in self._ids.items()}
-        return self.nodes[names[message.metadata.dst_node_id]]
+        return self.nodes[self._names[message.metadata.dst_node_id]]
 
 
 def _over_the_wire(message: Message) -> Message:
     """Take ``message`` apart into Flower's content-addressed objects and put it together again, as the wire does."""
-    contents = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
-    arrived: Message = inflate_object_from_contents(message.object_id, contents)
-    arrived.metadata.__dict__["_message_id"] = message.metadata.message_id
-    return arrived
+    spool = MessageSpool()
+    spool.put(message)
+    return spool.take(message.metadata.message_id)
 
 
 def _error(message: Message, code: int, reason: str) -> Message:

@@ -12,8 +12,14 @@ from FedSegCore.federation.messages import SITE_NAME, SiteIntroduction, read_int
 from FedSegCore.federation.software import PROTOCOL, app_fingerprint, flower_minor, software_versions
 
 LOOK_EVERY_S = 1.0
-QUERY_DEADLINE_S = 60.0
+QUERY_DEADLINE_S = 90.0
+"""A node whose client app was killed answers again after 66 s; asked too early it would only be asked later again."""
+
 ASK_AGAIN_S = 30.0
+"""Pause before a node that was refused, or has not answered yet, is asked once more: a message can be lost."""
+
+UNREADABLE, TOO_LARGE = 1001, 1002
+"""Codes beside Flower's, of answers that are none, or that are not read since they are too large."""
 
 REPLY_CODES = {
     1: "node.app-not-loaded",
@@ -23,6 +29,8 @@ REPLY_CODES = {
     5: "node.unavailable",
     7: "node.bundle-refused",
     8: "node.app-crashed",
+    UNREADABLE: "reply.unreadable",
+    TOO_LARGE: "reply.too-large",
 }
 """Flower's error codes as ours. Its texts may hold a site's paths and are not read."""
 
@@ -62,8 +70,9 @@ class Site:
 
 @dataclass
 class _Query:
-    node_id: int
-    asked: float
+    first: float
+    latest: float
+    messages: list[str]
 
 
 @dataclass
@@ -74,14 +83,17 @@ class Membership:
         grid: Flower's grid; only public methods are used.
         log: told of sites that join, are refused or leave.
         clock: seconds, monotonic.
+        serves: whether the federation trains a modality.
     """
 
     grid: Grid
     log: EventLog
     clock: Callable[[], float]
+    serves: Callable[[str], bool]
     sites: dict[str, Site] = field(default_factory=dict)
-    _queries: dict[str, _Query] = field(default_factory=dict)
+    _queries: dict[int, _Query] = field(default_factory=dict)
     _not_before: dict[int, float] = field(default_factory=dict)
+    _notices: dict[str, float] = field(default_factory=dict)
     _next_look: float = 0.0
     _names: dict[int, str] = field(default_factory=dict)
 
@@ -100,12 +112,29 @@ class Membership:
 
     @property
     def asking(self) -> bool:
-        """Whether a node that was asked who it is has yet to answer."""
-        return bool(self._queries)
+        """Whether a new node that was asked who it is has yet to answer; one that was refused before is not waited for.
+
+        Else a few nodes that never answer, each asked again in its turn, would keep a run from ever ending.
+        """
+        return any(node_id not in self._not_before for node_id in self._queries)
 
     def online(self, names: Iterable[str]) -> list[str]:
         """Return those of ``names`` whose node is connected."""
         return [name for name in names if self.sites[name].online]
+
+    def tell_waiting(self, names: Iterable[str], missing: int) -> None:
+        """Let connected sites of ``names`` know how many more their group waits for; what they answer is not read."""
+        now = self.clock()
+        told = [
+            Message(write_query(missing), node, MessageType.QUERY, group_id="query", ttl=QUERY_DEADLINE_S)
+            for node in (self.sites[name].node_id for name in self.online(names))
+        ]
+        self._notices |= {message_id: now for message_id in self.grid.push_messages(told) if message_id}
+
+    def _drop_answered_notices(self, now: float) -> None:
+        for message_id, sent in list(self._notices.items()):
+            if list(self.grid.pull_messages([message_id])) or now - sent > QUERY_DEADLINE_S:
+                del self._notices[message_id]
 
     def _look(self, now: float) -> bool:
         nodes = {node.node_id: node.name for node in self.grid.get_nodes()}
@@ -117,9 +146,10 @@ class Membership:
                 changed = True
                 self.log.emit(Event("site-left", f"Site {name} is not connected any more.", site=name))
         known = {site.node_id for site in self.sites.values() if site.online}
-        asked = {query.node_id for query in self._queries.values()}
-        for node_id in nodes.keys() - known - asked:
-            if now >= self._not_before.get(node_id, 0.0):
+        for node_id in nodes.keys() - known:
+            query = self._queries.get(node_id)
+            due = self._not_before.get(node_id, 0.0) if query is None else query.latest + ASK_AGAIN_S
+            if now >= due:
                 self._ask(node_id, now)
         return changed
 
@@ -127,20 +157,33 @@ class Membership:
         message = Message(write_query(), node_id, MessageType.QUERY, group_id="query", ttl=QUERY_DEADLINE_S)
         for message_id in self.grid.push_messages([message]):
             if message_id:
-                self._queries[message_id] = _Query(node_id, now)
+                query = self._queries.setdefault(node_id, _Query(now, now, []))
+                query.latest = now
+                query.messages.append(message_id)
 
     def _read_answers(self, now: float) -> bool:
+        self._drop_answered_notices(now)
         changed = False
-        for message_id, query in list(self._queries.items()):
-            for reply in self.grid.pull_messages([message_id]):
-                del self._queries[message_id]
+        for node_id, query in list(self._queries.items()):
+            reply = self._first_reply(query)
+            if reply is not None:
+                del self._queries[node_id]
+                self._take(node_id, reply, now)
                 changed = True
-                self._take(query.node_id, reply, now)
-            if message_id in self._queries and now - query.asked > QUERY_DEADLINE_S:
-                del self._queries[message_id]
-                self._refuse(query.node_id, "", "node.silent", "did not say who it is", now)
+            elif now - query.first > QUERY_DEADLINE_S:
+                del self._queries[node_id]
+                self._refuse(node_id, "", "node.silent", "did not say who it is", now)
                 changed = True
         return changed
+
+    def _first_reply(self, query: _Query) -> Message | None:
+        """Return the first answer to any of the messages; an error only where nothing else can come any more."""
+        for message_id in list(query.messages):
+            for reply in self.grid.pull_messages([message_id]):
+                query.messages.remove(message_id)
+                if not (reply.has_error() and query.messages):
+                    return reply
+        return None
 
     def _take(self, node_id: int, reply: Message, now: float) -> None:
         try:
@@ -171,6 +214,8 @@ class Membership:
             return "site.protocol", "speaks another version of the federation's messages"
         if flower_minor(introduction.software) != flower_minor(software_versions()):
             return "site.flower-version", "runs another version of Flower"
+        if not self.serves(introduction.modality):
+            return "site.modality", "has images of a modality that this federation does not train"
         return "", ""
 
     def _admit(self, node_id: int, introduction: SiteIntroduction) -> None:

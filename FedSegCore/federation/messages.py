@@ -1,8 +1,8 @@
 """The messages between server app and client app: what is in them, written and read in one place.
 
-A query carries the protocol version and is answered by a ``SiteIntroduction``. A train message carries the model, the
-``RoundOrder`` and nothing else; its answer carries the trained model, the rule's extra tensors and a ``RoundReport``.
-A site that cannot answer sends a stable code, never a text.
+A query carries the protocol version and how many sites are waited for, and is answered by a ``SiteIntroduction``. A
+train message carries the model, the ``RoundOrder`` and nothing else; its answer carries the trained model, the rule's
+extra tensors and a ``RoundReport``. A site that cannot answer sends a stable code, never a text.
 """
 
 import re
@@ -12,16 +12,23 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError, FedSegError
+from FedSegCore.federation.compression import Decoded, raised
+from FedSegCore.federation.payload import records_of
 from FedSegCore.federation.software import PROTOCOL
 from FedSegCore.federation.tensors import from_record, to_record
+from FedSegCore.learning.exchange import ExchangeConfig
+from FedSegCore.learning.lesion_sizes import MOST_BINS
 from FedSegCore.learning.privacy import PrivacyRules
 from FedSegCore.learning.results import Arrays, CaseScore, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
+from FedSegCore.volumes.usual import CohortUsual
 
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 Count = Annotated[int, Field(ge=0, le=10**9)]
+ShortText = Annotated[str, Field(max_length=64)]
 
 _CODE = re.compile(r"[a-z0-9-]{1,40}(\.[a-z0-9-]{1,60}){0,3}")
+_MOST_MISSING = 100_000
 _MAX_JSON = 4 * 1024 * 1024
 
 Part = TypeVar("Part", bound=BaseModel)
@@ -49,7 +56,7 @@ class SiteIntroduction(_Part):
     modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")]
     training_cases: Count
     validation_cases: Count
-    software: dict[str, Annotated[str, Field(max_length=64)]] = {}
+    software: Annotated[dict[ShortText, ShortText], Field(max_length=32)] = {}
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -64,6 +71,8 @@ class RoundOrder(_Part):
         seed: the federation's seed.
         task: what to train; checked here like anything else that comes from outside.
         privacy: what the federation demands of the answer beyond the site's own policy.
+        exchange: in which form models and answers travel.
+        usual: the site shall tell what is usual in its training cohort, which it has not yet.
     """
 
     protocol: int = PROTOCOL
@@ -73,11 +82,13 @@ class RoundOrder(_Part):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     task: TrainingTask
     privacy: PrivacyRules = PrivacyRules()
+    exchange: ExchangeConfig = ExchangeConfig()
+    usual: bool = False
 
     @property
     def request(self) -> RoundRequest:
         """The part the trainer sees."""
-        return RoundRequest(self.round_number, self.rounds, self.seed, self.privacy)
+        return RoundRequest(self.round_number, self.rounds, self.seed, self.privacy, self.exchange, self.usual)
 
 
 class RoundReport(_Part):
@@ -88,13 +99,24 @@ class RoundReport(_Part):
     num_steps: Count
     loss: float | None
     scores: tuple[CaseScore, ...] = ()
-    seconds: dict[str, float] = {}
-    annotated: tuple[Annotated[int, Field(ge=1, le=255)], ...] = ()
+    seconds: Annotated[dict[ShortText, float], Field(max_length=32)] = {}
+    annotated: Annotated[tuple[Annotated[int, Field(ge=1, le=255)], ...], Field(max_length=255)] = ()
+    lesion_counts: Annotated[tuple[Count, ...], Field(max_length=MOST_BINS)] = ()
+    usual: CohortUsual | None = None
+    encoded: bool = False
+    unchanged: tuple[Annotated[str, Field(max_length=256)], ...] = ()
 
 
-def write_query() -> RecordDict:
-    """Return the content of a query."""
-    return RecordDict({"query": ConfigRecord({"protocol": PROTOCOL})})
+def write_query(missing: int = 0) -> RecordDict:
+    """Return the content of a query; it tells how many more sites the receiver's group is waiting for."""
+    return RecordDict({"query": ConfigRecord({"protocol": PROTOCOL, "missing": missing})})
+
+
+def read_query(content: RecordDict) -> int:
+    """Return how many more sites are waited for, 0 where a query says nothing sensible of it."""
+    record = dict(records_of(content, ConfigRecord)).get("query")
+    missing = None if record is None else record.get("missing")
+    return missing if isinstance(missing, int) and 0 < missing <= _MOST_MISSING else 0
 
 
 def write_introduction(introduction: SiteIntroduction) -> RecordDict:
@@ -104,18 +126,20 @@ def write_introduction(introduction: SiteIntroduction) -> RecordDict:
 
 def read_introduction(content: RecordDict) -> SiteIntroduction:
     """Read an answer to a query; raises FedSegError with the site's code, or BadInputError ``reply.*``."""
-    _raise_failure(content)
+    raise_failure(content)
     return _read(SiteIntroduction, content, "site", "reply")
 
 
 def write_order(order: RoundOrder, model: ArrayRecord) -> RecordDict:
-    """Return the content of a train message; ``model`` is ``to_record`` of what the site shall train."""
+    """Return the content of a train message; ``model`` is ``to_record`` of what the site shall train,
+    ``lowered`` as the order's exchange says."""
     return RecordDict({"model": model, "order": ConfigRecord({"json": order.model_dump_json()})})
 
 
 def read_order(content: RecordDict) -> tuple[RoundOrder, Arrays]:
     """Read a train message; raises BadInputError ``request.*`` or ``tensors.*``."""
-    return _read(RoundOrder, content, "order", "request"), from_record(_record(content, "model", "request"))
+    order = _read(RoundOrder, content, "order", "request")
+    return order, raised(from_record(_record(content, "model", "request")))
 
 
 def write_result(result: RoundResult, round_number: int) -> RecordDict:
@@ -128,6 +152,10 @@ def write_result(result: RoundResult, round_number: int) -> RecordDict:
         scores=result.scores,
         seconds=dict(result.seconds),
         annotated=result.annotated,
+        lesion_counts=result.lesion_counts,
+        usual=result.usual,
+        encoded=result.encoded,
+        unchanged=result.unchanged,
     )
     return RecordDict(
         {
@@ -138,11 +166,21 @@ def write_result(result: RoundResult, round_number: int) -> RecordDict:
     )
 
 
-def read_result(content: RecordDict) -> tuple[RoundReport, Arrays, Arrays]:
-    """Read (report, weights, extras); raises FedSegError with the site's code, or BadInputError ``reply.*``."""
-    _raise_failure(content)
+def read_result(content: RecordDict, base: Arrays | None = None) -> tuple[RoundReport, Arrays, Arrays]:
+    """Read (report, weights, extras); raises FedSegError with the site's code, or BadInputError ``reply.*``.
+
+    Args:
+        content: the answer.
+        base: the model that the site's changes are added to: what it was sent, in full precision. Not needed for an
+            answer that is not encoded.
+    """
+    raise_failure(content)
     report = _read(RoundReport, content, "report", "reply")
-    return report, from_record(_record(content, "model", "reply")), from_record(_record(content, "extras", "reply"))
+    parts = [from_record(_record(content, name, "reply"), copy=not report.encoded) for name in ("model", "extras")]
+    if not report.encoded:
+        return report, parts[0], parts[1]
+    known = base or {}
+    return report, Decoded(parts[0], known, report.unchanged), Decoded(parts[1], known)
 
 
 def write_failure(code: str) -> RecordDict:
@@ -150,8 +188,9 @@ def write_failure(code: str) -> RecordDict:
     return RecordDict({"failure": ConfigRecord({"code": code if _CODE.fullmatch(code) else "site.failed"})})
 
 
-def _raise_failure(content: RecordDict) -> None:
-    record = content.config_records.get("failure")
+def raise_failure(content: RecordDict) -> None:
+    """Raise FedSegError with a site's code where ``content`` is an answer that says only that."""
+    record = dict(records_of(content, ConfigRecord)).get("failure")
     if record is not None:
         code = record.get("code")
         known = code if isinstance(code, str) and _CODE.fullmatch(code) else "site.failed"
@@ -159,14 +198,14 @@ def _raise_failure(content: RecordDict) -> None:
 
 
 def _record(content: RecordDict, name: str, side: str) -> ArrayRecord:
-    record = content.array_records.get(name)
+    record = dict(records_of(content, ArrayRecord)).get(name)
     if record is None:
         raise BadInputError(f"{side}.incomplete", f"The message has no {name!r}.", "Update the other side.")
     return record
 
 
 def _read(model: type[Part], content: RecordDict, name: str, side: str) -> Part:
-    record = content.config_records.get(name)
+    record = dict(records_of(content, ConfigRecord)).get(name)
     text = None if record is None else record.get("json")
     if not isinstance(text, str) or len(text) > _MAX_JSON:
         raise BadInputError(f"{side}.incomplete", f"The message has no usable {name!r}.", "Update the other side.")

@@ -8,7 +8,7 @@ from typing import Any
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.aggregation.rule import Arrays
 from FedSegCore.federation.config import FederationConfig
-from FedSegCore.federation.rounds import CONFIG_FILE, STATE_FOLDER
+from FedSegCore.federation.rounds import CONFIG_FILE, STATE_FOLDER, read_state_config
 from FedSegCore.federation.state_store import DONE, GroupStateStore, Member, SiteRound
 
 
@@ -83,7 +83,7 @@ class FederationOutcome:
         path = folder / STATE_FOLDER / CONFIG_FILE
         if not path.exists():
             raise BadInputError("federation.no-run", f"{folder.name} holds no run.", "Give a run's folder.")
-        config = FederationConfig.model_validate_json(path.read_text(encoding="utf-8"))
+        config = read_state_config(path)
         store = GroupStateStore(folder / STATE_FOLDER)
         return cls(config, {name: _group(store, name) for name in store.groups()})
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,12 @@ _PARENT_POLL_S = 0.5
 _LAST_WORDS_S = 10.0
 
 
+def without_proxy(environment: Mapping[str, str], hosts: Sequence[str] = ("127.0.0.1", "localhost", "::1")) -> str:
+    """Return what NO_PROXY must be for ``hosts`` to be reached directly: what it is under both its names, and these."""
+    told = [entry.strip() for name in ("no_proxy", "NO_PROXY") for entry in environment.get(name, "").split(",")]
+    return ",".join(dict.fromkeys(entry for entry in (*told, *hosts) if entry))
+
+
 def child_environment(home: Path, threads: int | None = None) -> dict[str, str]:
     """Return the environment of a Flower process: nothing leaves the machine but what the federation sends.
 
@@ -27,8 +33,7 @@ def child_environment(home: Path, threads: int | None = None) -> dict[str, str]:
         home: the role's private Flower folder.
         threads: CPU threads the child may compute with; None leaves it to the libraries.
     """
-    loopback = "127.0.0.1,localhost,::1"
-    no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), loopback)))
+    no_proxy = without_proxy(os.environ)
     package_root = str(Path(FedSegCore.__file__).resolve().parent.parent)
     environment = {
         **os.environ,
@@ -171,6 +176,28 @@ def follow_parent(pid: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def end_with(main: Callable[[], None]) -> None:
+    """Run ``main`` and end this process soon after it, whatever threads are left.
+
+    Python waits for them, and Flower may leave one that never ends: a SuperNode whose connection was cut in a handshake
+    had taken its leave but stayed, so that nobody started it anew. What is still being sent has ten seconds.
+    """
+    code = 1
+    try:
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        raise
+    finally:
+        threading.Thread(target=_end_anyway, args=(code,), name="end", daemon=True).start()
+
+
+def _end_anyway(code: int) -> None:
+    time.sleep(_LAST_WORDS_S)
+    os._exit(code)
 
 
 def _alive(process: psutil.Process) -> bool:

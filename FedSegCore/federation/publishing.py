@@ -1,7 +1,7 @@
 """From a finished run to signed releases: one per group."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, Literal, get_args
@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.outcome import FederationOutcome, GroupResult
-from FedSegCore.models.card import LabelScore, SiteSummary
+from FedSegCore.models.card import LabelScore, SiteSummary, TrainingUsual
 from FedSegCore.models.release import publish_release
+from FedSegCore.volumes.labels import LabelContract
+from FedSegCore.volumes.usual import CohortUsual, Usual
 
 Metric = Literal["dice", "iou", "surface_distance_mm"]
 
@@ -67,7 +69,30 @@ def card_fields(config: FederationConfig, group: GroupResult) -> dict[str, Any]:
             for site, member in sorted(group.members.items())
         ),
         "scores": last_scores(group),
+        "usual": pooled_usual(group, config.contract),
     }
+
+
+def pooled_usual(group: GroupResult, contract: LabelContract) -> dict[str, TrainingUsual]:
+    """Return modality → what is usual in the training images of all its sites together, from what they told."""
+    told: Mapping[str, list[CohortUsual]] = defaultdict(list)
+    for member in group.members.values():
+        if member.usual is not None:
+            told[member.introduction.modality].append(member.usual)
+    pooled = {modality: _pooled(parts, contract) for modality, parts in sorted(told.items())}
+    return {modality: usual for modality, usual in pooled.items() if usual.look or usual.volumes}
+
+
+def _pooled(parts: Sequence[CohortUsual], contract: LabelContract) -> TrainingUsual:
+    looks = [part.look for part in parts if part.look is not None]
+    volumes = {
+        label.name: [part.volumes[label.value] for part in parts if label.value in part.volumes]
+        for label in contract.labels
+    }
+    return TrainingUsual(
+        look=Usual.pooled(looks) if looks else None,
+        volumes={name: Usual.pooled(found) for name, found in volumes.items() if found},
+    )
 
 
 def last_scores(group: GroupResult) -> tuple[LabelScore, ...]:

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from flwr.serverapp import Grid
+from pydantic import ValidationError
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, FedSegError
 from FedSegCore.common.files import write_text
@@ -23,7 +25,9 @@ from FedSegCore.networks.config import NetworkConfig
 STATE_FOLDER = "state"
 CONFIG_FILE = "federation.json"
 
-_MAY_CHANGE = {"rounds", "min_sites", "join_deadline_s", "round_deadline_s"}
+_LOCK_S = 20.0
+
+_MAY_CHANGE = {"rounds", "min_sites", "join_deadline_s", "return_deadline_s", "round_deadline_s"}
 
 ModelMaker = Callable[[NetworkConfig, int], Arrays]
 
@@ -69,6 +73,7 @@ class FederationLoop:
         folder.mkdir(parents=True, exist_ok=True)
         _require_same_federation(folder, config)
         self._grid = grid
+        self._folder = folder
         self._config = config
         self._store = GroupStateStore(folder / STATE_FOLDER)
         self._log = EventLog(folder / EVENTS_FILE, on_event)
@@ -78,7 +83,7 @@ class FederationLoop:
         self._poll_s = poll_s
         self._clock = clock
         self._sleep = sleep
-        self._members = Membership(grid, self._log, clock)
+        self._members = Membership(grid, self._log, clock, config.serves)
         self._groups: dict[str, Group] = {}
 
     def run(self) -> None:
@@ -86,12 +91,20 @@ class FederationLoop:
 
         Raises:
             CannotDoHereError: ``federation.no-sites``: nobody came within the join deadline;
-                ``federation.nothing-trained``: no group closed a single round.
+                ``federation.nothing-trained``: no group closed a single round; ``federation.run-busy``: another
+                process runs it; ``federation.disk``.
             BadInputError: ``federation.batch-norm-policy`` …: the configuration does not fit the network.
             CancelledError: cancelled; the state of the last closed rounds is on disk.
         """
         try:
-            self._run()
+            # a former server that is just ending may hold it for a moment; a killed one holds nothing
+            with FileLock(self._folder / STATE_FOLDER / "lock", timeout=_LOCK_S):
+                self._store.remove_unfinished()
+                self._run()
+        except Timeout as error:
+            raise CannotDoHereError(
+                "federation.run-busy", "This run is going on in another process.", "Stop it, or wait for its end."
+            ) from error
         except FedSegError as error:
             self._log.emit(Event("failed", f"{error.what} {error.remedy}", code=error.code))
             raise
@@ -100,7 +113,7 @@ class FederationLoop:
 
     def _run(self) -> None:
         for name in self._store.groups():
-            self._add_group(name, self._store.load(name))
+            self._add_group(name, self._store.load(name, self._tell_damaged))
         started = self._clock()
         while True:
             happened = self._step()
@@ -153,6 +166,9 @@ class FederationLoop:
         build_rule(self._config.aggregation).begin(model, {}, {})
         return GroupState(name, 0, model)
 
+    def _tell_damaged(self, words: str) -> None:
+        self._log.emit(Event("state-damaged", words, code="federation.state-damaged"))
+
     def _report(self) -> None:
         groups = self._groups.values()
         fraction = sum(group.fraction for group in groups) / len(groups) if groups else 0.0
@@ -168,7 +184,7 @@ def _require_same_federation(folder: Path, config: FederationConfig) -> None:
     """Write the configuration a state belongs to, or refuse to go on with another one."""
     path = folder / STATE_FOLDER / CONFIG_FILE
     if path.exists():
-        before = FederationConfig.model_validate_json(path.read_text(encoding="utf-8"))
+        before = read_state_config(path)
         if before.model_dump(exclude=_MAY_CHANGE) != config.model_dump(exclude=_MAY_CHANGE):
             raise BadInputError(
                 "federation.config-changed",
@@ -177,3 +193,15 @@ def _require_same_federation(folder: Path, config: FederationConfig) -> None:
             )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, config.model_dump_json(indent=2) + "\n")
+
+
+def read_state_config(path: Path) -> FederationConfig:
+    """Return the configuration that a state belongs to; raises BadInputError ``federation.state-unreadable``."""
+    try:
+        return FederationConfig.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BadInputError(
+            "federation.state-unreadable",
+            "The configuration beside the saved state cannot be read.",
+            "Restore the run's folder from a backup, or start a new run.",
+        ) from error

@@ -1,11 +1,13 @@
 """The Flower server app: runs the federation's loop in a folder of the coordinator.
 
 The coordinator's executor sets ``FEDSEG_RUNS`` to its folder of runs, and the run's configuration names one of them:
-``<FEDSEG_RUNS>/<run>/federation.json`` is the federation; state, events and outcome are written beside it.
+``<FEDSEG_RUNS>/<run>/federation.json`` is the federation, ``pretrained.safetensors`` the weights its networks begin
+with, if it was given some; state, events and outcome are written beside them.
 """
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -14,11 +16,15 @@ from pydantic import ValidationError
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.config import FederationConfig
+from FedSegCore.federation.delivery import deliver_plan
+from FedSegCore.federation.events import EVENTS_FILE, EventLog
+from FedSegCore.federation.initial_model import PRETRAINED_FILE, initial_model
 from FedSegCore.federation.rounds import CONFIG_FILE, FederationLoop
 from FedSegCore.federation.steady_grid import SteadyGrid
 
 RUNS_VARIABLE = "FEDSEG_RUNS"
 RUN_KEY = "run"
+DELIVER_KEY = "deliver"
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -27,9 +33,16 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the federation of this Flower run; an error ends the run as failed, the state stays."""
+    """Run the federation of this Flower run, or deliver its releases; an error ends the run as failed."""
     folder = run_folder(str(context.run_config.get(RUN_KEY, "")))
-    FederationLoop(SteadyGrid(grid), read_run_config(folder), folder).run()
+    steady = SteadyGrid(grid)
+    steady.bound_answers()
+    if context.run_config.get(DELIVER_KEY):
+        deliver_plan(steady, folder, EventLog(folder / EVENTS_FILE))
+        return
+    pretrained = folder / PRETRAINED_FILE
+    make_model = partial(initial_model, pretrained=pretrained if pretrained.is_file() else None)
+    FederationLoop(steady, read_run_config(folder), folder, make_model=make_model).run()
 
 
 def run_folder(run: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import FedSegCore
 
-PROTOCOL = 3
+PROTOCOL = 5
 """Version of the messages between server app and client app."""
 
 _PACKAGES = ("flwr", "torch", "monai", "numpy")
@@ -16,6 +16,11 @@ _PACKAGES = ("flwr", "torch", "monai", "numpy")
 
 def software_versions() -> dict[str, str]:
     """Return package → version of what matters to a round; packages that are absent are left out."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     versions = {"FedSegCore": FedSegCore.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:

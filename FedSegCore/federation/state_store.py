@@ -1,31 +1,36 @@
 """A group's whole state on disk after every round, and back.
 
-``<folder>/<group>/round-000003/`` holds model, rule state, per-site models and ``state.json``; ``current.json`` points
-to the round that counts and is replaced last, so that a server that dies at any moment goes on with the next round.
-``history/000003.json`` holds what sites answered in that round; rounds after the current one are not read.
+``<folder>/<group>/round-000003/`` holds model, rule state, per-site models and ``state.json`` with the SHA-256 of them
+all; ``current.json`` points to the round that counts and is replaced last, so that a server that dies at any moment
+goes on with the next round. The round before is kept too: where the newest was damaged on the disk, it is trained
+again. ``history/000003.json`` holds what sites answered in that round; rounds after the current one are not read.
 """
 
 import json
+import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from FedSegCore.common.errors import BadInputError
-from FedSegCore.common.files import whole_folder, write_json, write_text
+from FedSegCore.common.files import remove_unfinished, sha256_of, sync_folder, whole_folder, write_json, write_text
 from FedSegCore.federation.aggregation.rule import Arrays
-from FedSegCore.federation.array_files import LazyArrays, load_arrays, save_arrays
+from FedSegCore.federation.array_files import LazyArrays, disk_trouble, load_arrays, save_arrays
 from FedSegCore.federation.messages import SiteIntroduction
 from FedSegCore.learning.results import CaseScore
+from FedSegCore.volumes.usual import CohortUsual
 
 DONE = "done"
 """What ``GroupState.ended`` says of a group that did all its rounds."""
 
 _KEPT_ROUNDS = 2
+
+_log = logging.getLogger(__name__)
 
 
 class SiteRound(BaseModel):
@@ -45,6 +50,8 @@ class SiteRound(BaseModel):
         seconds: the site's own times.
         scores: the received model's scores on the site's validation cases.
         annotated: contract values that the site's training cases annotate.
+        lesion_counts: how many of its training images have a lesion of which size, where FedGS asked for it.
+        usual: what is usual in its training cohort, where it told that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,15 +69,28 @@ class SiteRound(BaseModel):
     seconds: dict[str, float] = {}
     scores: tuple[CaseScore, ...] = ()
     annotated: tuple[int, ...] = ()
+    lesion_counts: tuple[int, ...] = ()
+    usual: CohortUsual | None = None
 
 
 class Member(BaseModel):
-    """A site of a group, as the group remembers it."""
+    """A site of a group, as the group remembers it.
+
+    Attributes:
+        introduction: who it is.
+        rounds_answered: how many of its answers were used.
+        recent: hashes of the tensors it answered with, newest last.
+        lesion_counts: the lesion sizes it told, empty until it has.
+        usual: what is usual in its training cohort; None until it has answered when asked.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     introduction: SiteIntroduction
     rounds_answered: Annotated[int, Field(ge=0)] = 0
+    recent: tuple[str, ...] = ()
+    lesion_counts: tuple[int, ...] = ()
+    usual: CohortUsual | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +127,7 @@ class _StateFile(BaseModel):
     members: dict[str, Member]
     answered: tuple[str, ...]
     ended: str
+    sha256: dict[str, str] = {}
 
 
 _HISTORY = TypeAdapter(tuple[SiteRound, ...])
@@ -127,6 +148,14 @@ class GroupStateStore:
         """Return the groups that have a saved state, by name."""
         return tuple(sorted(path.parent.name for path in self._folder.glob("*/current.json")))
 
+    def remove_unfinished(self) -> None:
+        """Delete what a killed server left half done; nobody else may be using the store."""
+        remove_unfinished(self._folder)
+        for group in self._folder.iterdir():
+            remove_unfinished(group)
+            remove_unfinished(group / "history")
+            shutil.rmtree(group / "working", ignore_errors=True)
+
     def working_folder(self, group: str) -> Path:
         """Return the folder for what a rule keeps during a round; its content counts for nothing between rounds."""
         return self._folder / group / "working"
@@ -141,6 +170,14 @@ class GroupStateStore:
             site_model: makes the own model of a member (KeyError: it has none), one at a time; None: nobody has one.
             history: what the sites did in round ``state.round_number``.
         """
+        try:
+            return self._save(state, site_model, history)
+        except OSError as error:
+            raise disk_trouble() from error
+
+    def _save(
+        self, state: GroupState, site_model: Callable[[str], Arrays] | None, history: Sequence[SiteRound]
+    ) -> GroupState:
         group = self._folder / state.group
         (group / "history").mkdir(parents=True, exist_ok=True)
         number = f"{state.round_number:06d}"
@@ -150,27 +187,60 @@ class GroupStateStore:
         shutil.rmtree(target, ignore_errors=True)
         with whole_folder(target) as folder:
             self._write(folder, state, site_model)
-        write_json(group / "current.json", {"folder": target.name})
+        write_json(group / "current.json", {"folder": target.name, "sha256": sha256_of(target / "state.json")})
+        sync_folder(group)
         self._forget(group, target.name)
         return self._read(target)
 
-    def load(self, group: str) -> GroupState | None:
+    def load(self, group: str, told: Callable[[str], None] | None = None) -> GroupState | None:
         """Return the state of the last closed round, or None if there is none.
 
+        Args:
+            group: its name.
+            told: told in words that the last round is damaged and the one before is returned.
+
         Raises:
-            BadInputError: ``federation.state-unreadable``.
+            BadInputError: ``federation.state-unreadable``: no round that is kept can be read.
         """
-        pointer = self._folder / group / "current.json"
-        if not pointer.exists():
+        folder = self._folder / group
+        if not (folder / "current.json").exists():
             return None
-        try:
-            return self._read(self._folder / group / str(json.loads(pointer.read_text(encoding="utf-8"))["folder"]))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise BadInputError(
-                "federation.state-unreadable",
-                f"The saved state of group {group} cannot be read.",
-                "Restore the run's folder from a backup, or start a new run.",
-            ) from error
+        reasons: list[Exception] = []
+        for number, candidate in enumerate(self._candidates(folder)):
+            try:
+                state = self._read_whole(candidate, folder)
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                reasons.append(error)
+                continue
+            if number and told is not None:
+                told(f"The state of group {group} is damaged after round {state.round_number}; it goes on from there.")
+            return state
+        raise BadInputError(
+            "federation.state-unreadable",
+            f"The saved state of group {group} cannot be read.",
+            "Restore the run's folder from a backup, or start a new run.",
+        ) from (reasons[0] if reasons else None)
+
+    @staticmethod
+    def _candidates(group: Path) -> Iterator[Path]:
+        """Yield the round that counts, then those kept from before it; where the pointer is damaged, all of them."""
+        rounds = sorted((path for path in group.glob("round-*") if path.is_dir()), reverse=True)
+        pointed = str(_pointer(group).get("folder", ""))
+        if pointed:
+            yield group / pointed
+        yield from (path for path in rounds if not pointed or path.name < pointed)
+
+    @classmethod
+    def _read_whole(cls, candidate: Path, group: Path) -> GroupState:
+        """Read a round's folder after comparing every file with its hash; ValueError where one differs."""
+        content = (candidate / "state.json").read_bytes()
+        pointer = _pointer(group)
+        expected = {"state.json": str(pointer["sha256"])} if pointer.get("folder") == candidate.name else {}
+        expected |= _StateFile.model_validate_json(content).sha256
+        for name, digest in expected.items():
+            if sha256_of(candidate / name) != digest:
+                raise ValueError(f"{name} is damaged")
+        return cls._read(candidate)
 
     def history(self, group: str) -> tuple[SiteRound, ...]:
         """Return what sites did in all closed rounds, in order."""
@@ -178,8 +248,13 @@ class GroupStateStore:
         paths = sorted((self._folder / group / "history").glob("*.json"))
         rows: list[SiteRound] = []
         for path in paths:
-            if state is not None and int(path.stem) <= state.round_number:
+            if state is None or int(path.stem) > state.round_number:
+                continue
+            try:
                 rows.extend(_HISTORY.validate_json(path.read_bytes()))
+            except ValidationError:
+                # numbers for people: a run does not end over them
+                _log.warning("what sites did in round %s of group %s is damaged and left out", path.stem, group)
         return tuple(rows)
 
     @staticmethod
@@ -201,7 +276,9 @@ class GroupStateStore:
         save_arrays(folder / "model.safetensors", state.model)
         save_arrays(folder / "rule.safetensors", state.rule_state)
         files = _write_site_models(folder, state.members, site_model) if site_model is not None else {}
+        hashes = {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
         saved = _StateFile(
+            sha256=hashes,
             group=state.group,
             round_number=state.round_number,
             site_files=files,
@@ -216,6 +293,16 @@ class GroupStateStore:
         rounds = sorted(path for path in group.glob("round-*") if path.name <= current)
         for path in rounds[:-_KEPT_ROUNDS]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _pointer(group: Path) -> dict[str, str]:
+    """Return what ``current.json`` holds; nothing where it is damaged."""
+    try:
+        found = json.loads((group / "current.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    told = found if isinstance(found, dict) else {}
+    return {key: value for key, value in told.items() if isinstance(value, str)}
 
 
 def _write_site_models(folder: Path, sites: Iterable[str], site_model: Callable[[str], Arrays]) -> dict[str, str]:

@@ -5,15 +5,15 @@ entry of a record as an object of its own, in several database transactions: a h
 hundred times as much as one file of the same size (larger ones Flower cuts into chunks by itself).
 """
 
-import json
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
-from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.federation.safetensors_layout import LENGTH, MOST_HEADER, places, read_header
 from FedSegCore.learning.results import Arrays
 
 ENTRY = "tensors"
@@ -23,7 +23,6 @@ _STYPE = "safetensors"
 _KINDS = "fiub"
 _MAX_NAME = 256
 _MAX_TENSORS = 20_000
-_HEADER = 8
 
 
 def to_record(arrays: Arrays) -> ArrayRecord:
@@ -38,8 +37,12 @@ def to_record(arrays: Arrays) -> ArrayRecord:
     return ArrayRecord({ENTRY: Array("uint8", (len(data),), _STYPE, data)})
 
 
-def from_record(record: ArrayRecord) -> dict[str, npt.NDArray[np.generic]]:
-    """Return a received record as writable arrays.
+def from_record(record: ArrayRecord, *, copy: bool = True) -> dict[str, npt.NDArray[np.generic]]:
+    """Return a received record's arrays.
+
+    Args:
+        record: as it came.
+        copy: writable copies; else read-only views of the record, which take no memory of their own.
 
     Raises:
         BadInputError: ``tensors.*``: other entries than ours, another serialisation than safetensors, too many tensors,
@@ -47,33 +50,26 @@ def from_record(record: ArrayRecord) -> dict[str, npt.NDArray[np.generic]]:
     """
     if not record:
         return {}
-    data = _data(record)
-    if tensor_count(record) > _MAX_TENSORS:
-        raise _refusal("too-many", f"{tensor_count(record)} tensors were sent, more than {_MAX_TENSORS}.")
+    header, body = _parts(record)
+    if len(header) > _MAX_TENSORS:
+        raise _refusal("too-many", f"{len(header)} tensors were sent, more than {_MAX_TENSORS}.")
     try:
-        read = {name: np.array(array) for name, array in safetensors.load(data).items()}
-    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a number type that NumPy lacks
+        read = _views(header, body)
+    except ValueError as error:
         raise _refusal("unreadable", "The tensors are not in the safetensors format.") from error
-    for name, array in read.items():
-        if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
-            raise _refusal("name", "A tensor has an odd name.")
-        _require_kind(name, array)
-    return read
+    if any(not 0 < len(name) <= _MAX_NAME or not name.isprintable() for name in read):
+        raise _refusal("name", "A tensor has an odd name.")
+    return {name: array.copy() for name, array in read.items()} if copy else read
 
 
 def tensor_count(record: ArrayRecord) -> int:
     """Return the number of tensors in a record, by its header; raises BadInputError ``tensors.unreadable``."""
-    if not record:
-        return 0
-    data = _data(record)
-    length = int.from_bytes(data[:_HEADER], "little")
-    try:
-        header = json.loads(data[_HEADER : _HEADER + length]) if length <= len(data) - _HEADER else None
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise _refusal("unreadable", "The tensors have no header.")
-    return len(header.keys() - {"__metadata__"})
+    return len(_parts(record)[0]) if record else 0
+
+
+def tensor_bytes(record: ArrayRecord) -> int:
+    """Return the bytes of a record's tensors without their header; raises BadInputError ``tensors.unreadable``."""
+    return len(_parts(record)[1]) if record else 0
 
 
 def byte_count(arrays: Arrays) -> int:
@@ -81,10 +77,29 @@ def byte_count(arrays: Arrays) -> int:
     return sum(array.nbytes for array in arrays.values())
 
 
-def _data(record: ArrayRecord) -> bytes:
+def _parts(record: ArrayRecord) -> tuple[dict[str, Any], memoryview]:
+    """Return a safetensors file's header, less its remarks, and the numbers after it."""
     if list(record) != [ENTRY] or record[ENTRY].stype != _STYPE:
         raise _refusal("serialisation", "The tensors are serialised in another way than agreed.")
-    return bytes(record[ENTRY].data)
+    data = memoryview(record[ENTRY].data)
+    end = LENGTH + int.from_bytes(data[:LENGTH], "little")
+    try:
+        fits = LENGTH < end <= min(len(data), LENGTH + MOST_HEADER)
+        header = read_header(bytes(data[LENGTH:end])) if fits else None
+    except ValueError:
+        header = None
+    if header is None:
+        raise _refusal("unreadable", "The tensors have no header.")
+    return header, data[end:]
+
+
+def _views(header: dict[str, Any], body: memoryview) -> dict[str, npt.NDArray[np.generic]]:
+    """Return read-only views of ``body``; raises ValueError where header and body do not fit."""
+    found = places(header, len(body)).items()
+    views = {name: np.ndarray(place.shape, place.dtype, body[place.begin : place.end]) for name, place in found}
+    for view in views.values():
+        view.flags.writeable = False
+    return views
 
 
 def _plain(name: str, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

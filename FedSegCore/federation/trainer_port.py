@@ -35,6 +35,9 @@ class AnswerWatch(Protocol):
     def introduced(self, description: SiteDescription, content: RecordDict) -> None:
         """The answer to a query is about to leave; raises FedSegError to hold it back."""
 
+    def asked(self, missing: int) -> None:
+        """A query came; the server waits for so many more sites."""
+
     def refused(self, error: FedSegError) -> None:
         """Nothing but ``error.code`` is about to leave."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from FedSegCore.common.errors import CannotDoHereError
 from FedSegCore.common.progress import Progress
+from FedSegCore.inference.certainty import CertaintyCounter
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.volumes.preparation import standardise as standardise_batch
 
@@ -74,8 +75,15 @@ class Predictor:
     values: Sequence[int] | None = None
     notes: list[str] = field(default_factory=list)
 
-    def labels(self, image: npt.NDArray[np.floating], progress: Progress) -> npt.NDArray[np.uint8]:
+    def labels(
+        self, image: npt.NDArray[np.floating], progress: Progress, counter: CertaintyCounter | None = None
+    ) -> npt.NDArray[np.uint8]:
         """Return the most probable label of every voxel, uint8 (k, j, i), of an image (c, k, j, i) in [0, 1].
+
+        Args:
+            image: prepared.
+            progress: told of every tile.
+            counter: told how sure the labels are.
 
         Raises:
             CannotDoHereError: ``device.memory``.
@@ -84,6 +92,8 @@ class Predictor:
         out = np.empty(image.shape[1:], np.uint8)
         for start, end, part in self._blocks(image, progress):
             out[start:end] = part.argmax(0).to(torch.uint8).numpy()
+            if counter is not None:
+                counter.add(part.numpy(), out[start:end])
         return out
 
     def probabilities(self, image: npt.NDArray[np.floating], progress: Progress) -> npt.NDArray[np.float16]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from FedSegCore.common.progress import Progress
+from FedSegCore.inference.certainty import Certainty, CertaintyCounter
 from FedSegCore.volumes import sampling
 from FedSegCore.volumes.preparation import Prepared
 from FedSegCore.volumes.volume import Grid, Volume
@@ -21,8 +22,8 @@ SLAB_VOXELS = 2**25
 
 def most_probable(
     scores: npt.NDArray[np.floating], prepared: Prepared, progress: Progress
-) -> tuple[Volume, dict[int, float]]:
-    """Return the most probable label of every original voxel, and how probable those labels are.
+) -> tuple[Volume, dict[int, Certainty]]:
+    """Return the most probable label of every original voxel, and how sure those labels are.
 
     Args:
         scores: probabilities (K + 1, k, j, i) on the prepared grid.
@@ -30,12 +31,11 @@ def most_probable(
         progress: told of every slab; cancels between them.
 
     Returns:
-        uint8 volume (1, k, j, i) on exactly the original grid, and label value → mean probability of its voxels, for
-        the labels that occur.
+        uint8 volume (1, k, j, i) on exactly the original grid, and label value → certainty, for the labels that occur.
     """
     whole = prepared.oriented
     labels = np.empty((1, *whole.shape), np.uint8)
-    sums, counts = np.zeros(len(scores)), np.zeros(len(scores), np.int64)
+    counter = CertaintyCounter(len(scores))
     thick = max(1, SLAB_VOXELS // (len(scores) * whole.shape[1] * whole.shape[2]))
     for start in range(0, whole.shape[0], thick):
         progress.update(start / whole.shape[0], "back to the image's own grid")
@@ -48,12 +48,9 @@ def most_probable(
         part = part[:, start - lower : end - lower]
         chosen = part.argmax(0).astype(np.uint8)
         labels[0, start:end] = chosen
-        best = part.max(0).ravel()
-        sums += np.bincount(chosen.ravel(), best, len(scores))
-        counts += np.bincount(chosen.ravel(), minlength=len(scores))
+        counter.add(part, chosen)
     back = np.ascontiguousarray(prepared.orientation.undo(labels))
-    found = {value: min(1.0, float(sums[value] / counts[value])) for value in range(len(scores)) if counts[value]}
-    return Volume(back, prepared.original, source="segmentation"), found
+    return Volume(back, prepared.original, source="segmentation"), counter.found()
 
 
 def _slices(grid: Grid, start: int, end: int) -> Grid:

@@ -3,19 +3,24 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from scipy import ndimage
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.progress import Progress
+from FedSegCore.inference.certainty import Certainty, CertaintyCounter
 from FedSegCore.inference.devices import choose_device
 from FedSegCore.inference.predictor import Predictor, make_predictor
 from FedSegCore.inference.restoring import most_probable
+from FedSegCore.inference.single_pieces import LeftOut, keep_single_pieces
 from FedSegCore.inference.weights import load_weights
 from FedSegCore.models.release import Release
 from FedSegCore.networks.registry import build_network
 from FedSegCore.volumes.labels import LabelContract
 from FedSegCore.volumes.preparation import Prepared, prepare, restore_labels
+from FedSegCore.volumes.usual import image_features, looks_unlike
 from FedSegCore.volumes.volume import Volume
 
 SCORES_BYTES = 2 * 2**30
@@ -32,8 +37,10 @@ class Segmentation:
         modality: as which it was prepared.
         device: where it was computed in the end (``"cpu"``, ``"cuda"``).
         seconds: wall time from the volume to its labels.
-        confidence: label name → mean probability, in [0, 1], of the voxels given that label; absent labels are absent.
+        certainty: label name → how sure the network is of all it found of it; labels that were not found are absent.
+        left_out: what lay apart from structures that are one piece and was left out.
         notes: what had to be done differently (memory), in words.
+        unlike_training: the image looks unlike those the release was trained on; False where its card does not tell.
     """
 
     labels: Volume
@@ -41,8 +48,15 @@ class Segmentation:
     modality: str
     device: str
     seconds: float
-    confidence: Mapping[str, float]
+    certainty: Mapping[str, Certainty]
+    left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    unlike_training: bool = False
+
+    @property
+    def confidence(self) -> dict[str, float]:
+        """Label name → mean probability, in [0, 1], of the voxels given that label."""
+        return {name: certainty.confidence for name, certainty in self.certainty.items()}
 
 
 class Segmenter:
@@ -90,16 +104,18 @@ class Segmenter:
             standardise=preprocessing.standardise,
             values=[label.value for label in release.card.given_labels],
         )
-        labels, confidence = predict_labels(predictor, prepared, release.card.contract, told.part(0.1, 0.95))
+        found = predict_labels(predictor, prepared, release.card.contract, told.part(0.1, 0.95))
         told.update(1.0, "segmented")
         return Segmentation(
-            labels=labels,
+            labels=found.labels,
             release=release,
             modality=chosen,
             device=predictor.tiling.device.type,
             seconds=time.perf_counter() - started,
-            confidence=confidence,
+            certainty=found.certainty,
+            left_out=found.left_out,
             notes=tuple(predictor.notes),
+            unlike_training=_is_unlike_training(prepared, release, chosen),
         )
 
     def _network_of(self, release: Release) -> torch.nn.Module:
@@ -125,14 +141,30 @@ def _modality_for(volume: Volume, release: Release, wanted: str | None) -> str:
     return chosen
 
 
-def predict_labels(
-    predictor: Predictor, prepared: Prepared, contract: LabelContract, progress: Progress
-) -> tuple[Volume, dict[str, float]]:
-    """Return the labels on the original grid and the confidence per label."""
+def _is_unlike_training(prepared: Prepared, release: Release, modality: str) -> bool:
+    usual = release.card.usual.get(modality)
+    if usual is None or usual.look is None:
+        return False
+    return looks_unlike(image_features(prepared.image), usual.look)
+
+
+class Predicted(NamedTuple):
+    """A prediction on the original grid; see ``Segmentation``."""
+
+    labels: Volume
+    certainty: Mapping[str, Certainty]
+    left_out: tuple[LeftOut, ...]
+
+
+def predict_labels(predictor: Predictor, prepared: Prepared, contract: LabelContract, progress: Progress) -> Predicted:
+    """Return the labels on the original grid, structures that are one piece as one piece."""
     predicting, restoring = progress.part(0.0, 0.9), progress.part(0.9, 1.0)
     if 2 * predictor.config.out_channels * prepared.image[0].size > SCORES_BYTES:
-        labels = restore_labels(predictor.labels(prepared.image, predicting), prepared)
-        return labels, {}
-    scores = predictor.probabilities(prepared.image, predicting)
-    labels, found = most_probable(scores, prepared, restoring)
-    return labels, {label.name: found[label.value] for label in contract.labels if label.value in found}
+        counter = CertaintyCounter(predictor.config.out_channels)
+        labels = restore_labels(predictor.labels(prepared.image, predicting, counter), prepared)
+        boxes = ndimage.find_objects(labels.array[0])  # on the finer grid a speck may have got lost
+        found = {n: sure for n, sure in counter.found().items() if 0 < n <= len(boxes) and boxes[n - 1] is not None}
+    else:
+        labels, found = most_probable(predictor.probabilities(prepared.image, predicting), prepared, restoring)
+    certainty = {label.name: found[label.value] for label in contract.labels if label.value in found}
+    return Predicted(labels, certainty, keep_single_pieces(labels.array[0], contract))

@@ -1,8 +1,8 @@
 """How a site trains in one round."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class FedGsConfig(BaseModel):
@@ -10,8 +10,9 @@ class FedGsConfig(BaseModel):
 
     Attributes:
         labels: names of the labels that make up the lesion; empty means all labels of the contract together.
-        log_base: l of δ = tanh((log_l(A/a))²); None chooses from the site's own lesion sizes.
-        threshold: τ, an image counts as small where A/a ≥ τ; None chooses likewise.
+        log_base: l of δ = tanh((log_l(A/a))²); None takes τ.
+        threshold: τ, an image counts as small where A/a ≥ τ; None chooses from the lesion sizes of all sites of the
+            group, as the sites tell them in their first answer (in which each goes by its own).
         normalise: divide the accumulated update by its mean η, so that only the direction changes.
         constant_eta: the ablation: every step weighs the same mean η.
     """
@@ -31,7 +32,7 @@ class OversamplingConfig(BaseModel):
     Attributes:
         times: how often such an image comes for once of any other.
         labels: names of the labels that make up the lesion; empty means all labels of the contract together.
-        threshold: an image counts where A/a reaches this; None chooses from the site's own sizes, as FedGS does.
+        threshold: an image counts where A/a reaches this; None chooses from the site's own sizes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +60,8 @@ class TrainingConfig(BaseModel):
         epochs: epochs a round where ``steps_per_round`` is None.
         patch_size: (k, j, i) voxels in 3-D, (1, j, i) in 2-D, both after preprocessing.
         foreground_fraction: share of patches centred on foreground (balanced over the labels present).
+        stratified: instead, every batch holds images with and without a label: at least one of each, and on average
+            as many as the cohort does. Needs ``foreground_fraction`` 0.
         oversampling: draw images with small lesions more often.
         gradient_clip: largest gradient norm; None does not clip.
         fedgs: weigh small lesions in the update sent.
@@ -83,8 +86,15 @@ class TrainingConfig(BaseModel):
         Annotated[int, Field(ge=1, le=512)], Annotated[int, Field(ge=8, le=1024)], Annotated[int, Field(ge=8, le=1024)]
     ] = (64, 96, 96)
     foreground_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.7
+    stratified: bool = False
     oversampling: OversamplingConfig | None = None
     gradient_clip: Annotated[float, Field(gt=0.0)] | None = 12.0
     fedgs: FedGsConfig | None = None
     proximal: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
     validate_received: bool = True
+
+    @model_validator(mode="after")
+    def _one_way_of_drawing(self) -> Self:
+        if self.stratified and (self.foreground_fraction > 0.0 or self.oversampling is not None):
+            raise ValueError("stratified batches need foreground_fraction = 0 and no oversampling")
+        return self

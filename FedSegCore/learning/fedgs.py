@@ -15,14 +15,9 @@ import torch
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.learning.cohort import PreparedCase
 from FedSegCore.learning.config import FedGsConfig, TrainingConfig
+from FedSegCore.learning.lesion_sizes import SMALL_SHARE, SMALLEST_THRESHOLD, size_counts
 from FedSegCore.learning.results import FEDGS_PREFIX
 from FedSegCore.volumes.labels import LabelContract
-
-SMALL_SHARE = 1.0 / 3.0
-"""Share of the lesions that count as small where the threshold is chosen automatically."""
-
-SMALLEST_THRESHOLD = 10.0
-"""A lesion that covers more than a tenth of its image is never called small automatically."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,10 @@ def relative_areas(labels: torch.Tensor, values: Sequence[int]) -> torch.Tensor:
 
 
 def size_weights(config: FedGsConfig, known: Iterable[float]) -> SizeWeights:
-    """Return l and τ as configured, or chosen from lesion sizes where they are None.
+    """Return l and τ as configured, or chosen from a site's own lesion sizes where they are None.
+
+    A federation knows no sizes before its sites have answered once; from then on it sends what it chose from all of
+    theirs (``lesion_sizes.with_pooled_sizes``).
 
     The chosen τ is the A/a that the smallest third of the lesions reaches, at least ``SMALLEST_THRESHOLD``. l is τ,
     so that δ starts at tanh(1) = 0.76 for a lesion just small enough and rises to 1: the papers' pairs (100, 150) and
@@ -87,10 +85,12 @@ class LesionSizes:
     Attributes:
         values: the contract values that make up the lesion.
         weights: l and τ.
+        counts: how many training images have a lesion of which size, see ``lesion_sizes.size_counts``.
     """
 
     values: tuple[int, ...]
     weights: SizeWeights
+    counts: tuple[int, ...] = ()
 
     @classmethod
     def of_cohort(
@@ -115,23 +115,28 @@ class LesionSizes:
         Raises:
             BadInputError: ``fedgs.label-unknown``: the contract has no label of a configured name.
         """
-        unknown = sorted(set(config.labels) - set(contract.names))
-        if unknown:
-            raise BadInputError(
-                "fedgs.label-unknown",
-                f"FedGS should weigh {', '.join(map(repr, unknown))}, which the label contract does not have.",
-                f"Choose from {', '.join(contract.names)}.",
-            )
+        check_lesion_labels(config.labels, contract)
         values = tuple(contract.value_of(name) for name in config.labels or contract.names)
         axes = (1, 2) if dimensions == 2 else None
         patch = math.prod(patch_size[1:] if dimensions == 2 else patch_size)
         areas = [np.atleast_1d(np.isin(case.labels, values).sum(axis=axes)) for case in cases]
-        shares = np.minimum(np.concatenate(areas) / patch, 1.0) if areas else np.zeros(0)
-        return cls(values, size_weights(config, shares.tolist()))
+        shares = (np.minimum(np.concatenate(areas) / patch, 1.0) if areas else np.zeros(0)).tolist()
+        return cls(values, size_weights(config, shares), size_counts(shares))
 
     def eta(self, labels: torch.Tensor) -> float:
         """Return the factor of a batch of label maps (N, ...)."""
         return self.weights.eta(relative_areas(labels, self.values))
+
+
+def check_lesion_labels(labels: Sequence[str], contract: LabelContract) -> None:
+    """Check that the contract has the labels that make up the lesion; raises BadInputError ``fedgs.label-unknown``."""
+    unknown = sorted(set(labels) - set(contract.names))
+    if unknown:
+        raise BadInputError(
+            "fedgs.label-unknown",
+            f"FedGS should weigh {', '.join(map(repr, unknown))}, which the label contract does not have.",
+            f"Choose from {', '.join(contract.names)}.",
+        )
 
 
 def small_lesion_tickets(

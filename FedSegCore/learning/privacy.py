@@ -4,8 +4,12 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Metric = Literal["overlap", "surface_distance", "loss", "seconds"]
-"""``overlap`` is Dice and IoU of every scored case, ``surface_distance`` its mean surface distance."""
+from FedSegCore.volumes.usual import CohortUsual, Usual
+
+Metric = Literal["overlap", "surface_distance", "loss", "seconds", "lesion_sizes", "volumes", "look"]
+"""``overlap`` is Dice and IoU of every scored case, ``surface_distance`` its mean surface distance; ``lesion_sizes``,
+where FedGS asks for it, how many training images have a lesion of which size, to a factor of two; ``volumes`` and
+``look`` mean and spread, over patients, of structures' volumes and of the training images' intensities."""
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
@@ -59,6 +63,20 @@ class PrivacyRules(BaseModel):
             metrics=tuple(name for name in METRICS if name in self.metrics and name in other.metrics),
             decimals=min(self.decimals, other.decimals),
         )
+
+
+def told_usual(usual: CohortUsual, rules: PrivacyRules) -> CohortUsual:
+    """Return what of ``usual`` may be told: nothing of fewer patients than the minimum, rounded."""
+
+    def may_be_told(one: Usual) -> bool:
+        return one.patients >= rules.minimum_cases
+
+    look = usual.look if "look" in rules.metrics and usual.look and may_be_told(usual.look) else None
+    volumes = usual.volumes if "volumes" in rules.metrics else {}
+    return CohortUsual(
+        look=look and look.rounded(rules.decimals),
+        volumes={value: one.rounded(rules.decimals) for value, one in volumes.items() if may_be_told(one)},
+    )
 
 
 def _smaller(one: float | None, other: float | None) -> float | None:

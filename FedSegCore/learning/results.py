@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from FedSegCore.learning.exchange import ExchangeConfig
 from FedSegCore.learning.privacy import PrivacyRules
+from FedSegCore.volumes.usual import CohortUsual
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -42,12 +44,16 @@ class RoundRequest:
         rounds: rounds planned in all.
         seed: the federation's seed; the trainer derives its own from it, its site id and the round.
         privacy: what the federation demands of the answer; the site's own policy counts where it is stricter.
+        exchange: in which form the answer travels.
+        usual: tell what is usual in the training cohort, too.
     """
 
     round_number: int
     rounds: int
     seed: int
     privacy: PrivacyRules = field(default_factory=PrivacyRules)
+    exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
+    usual: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,11 @@ class RoundResult:
         extras: further tensors the aggregation rule asks for.
         seconds: wall time of training and of scoring.
         annotated: contract values that at least one training case annotates, ascending.
+        lesion_counts: how many training images have a lesion of which size (``lesion_sizes.size_counts``); empty where
+            FedGS does not ask for it.
+        usual: what is usual in the training cohort; None where it was not asked for.
+        encoded: ``weights`` and ``extras`` are in the form in which they travel (``federation.compression``).
+        unchanged: tensors that do not travel, since they are as they were received.
     """
 
     weights: Arrays
@@ -73,3 +84,7 @@ class RoundResult:
     extras: Arrays = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     annotated: tuple[int, ...] = ()
+    lesion_counts: tuple[int, ...] = ()
+    usual: CohortUsual | None = None
+    encoded: bool = False
+    unchanged: tuple[str, ...] = ()

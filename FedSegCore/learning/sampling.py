@@ -56,7 +56,9 @@ class PatchSampler:
 
     A *unit* is a slice in 2-D and a case in 3-D. Of all patches, exactly ``foreground_fraction`` (rounded down, and
     spread evenly) are centred on a voxel of a label, where labels take turns in random order and each label's units
-    too; the others come from all units in turn, at a random place, so that they keep the natural ratio.
+    too; the others come from all units in turn, at a random place, so that they keep the natural ratio. Stratified
+    batches have no such centres: each holds units with and without a label, at least one of each, and their numbers
+    are on average the cohort's (where that leaves at least one of each).
 
     Args:
         cases: the training cases, at least one.
@@ -65,6 +67,7 @@ class PatchSampler:
             sliding window does at inference; where it is larger the patch is moved inside.
         foreground_fraction: share in [0, 1].
         times: label map of a unit → how often it comes up for once of any other; all alike if None.
+        stratified: see above; ``foreground_fraction`` is not used then.
     """
 
     def __init__(
@@ -74,10 +77,13 @@ class PatchSampler:
         patch_size: tuple[int, int, int],
         foreground_fraction: float,
         times: Callable[[npt.NDArray[np.uint8]], int] | None = None,
+        *,
+        stratified: bool = False,
     ) -> None:
         self._cases, self._dimensions, self._fraction = cases, dimensions, foreground_fraction
         self._patch = patch_size if dimensions == 3 else (1, *patch_size[1:])
         self._times = times
+        self._stratified = stratified
         self._units: list[tuple[int, int]] = []
         self._tickets: list[int] = []
         self._holding: dict[int, list[int]] = {}
@@ -94,26 +100,52 @@ class PatchSampler:
     def batches(self, count: int, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Yield ``count`` batches, each drawn when it is asked for; ``generator`` (CPU) is advanced once."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        anywhere, label = _Deck(len(self._tickets), rng), _Deck(len(self._labels), rng)
-        of_label = {value: _Deck(len(units), rng) for value, units in self._holding.items()}
-        drawn = 0
-        for _ in range(count):
-            patches = []
-            for _ in range(batch_size):
-                drawn += 1
-                if self._labels and self._foreground_due(drawn):
-                    value = self._labels[label.draw()]
-                    patches.append(self._cut(self._holding[value][of_label[value].draw()], value, rng))
-                else:
-                    patches.append(self._cut(self._tickets[anywhere.draw()], 0, rng))
-            images, labels, annotated = zip(*patches, strict=True)
+        draw = self._stratified_units if self._stratified else self._units_and_values
+        for units in draw(count, batch_size, rng):
+            images, labels, annotated = zip(*(self._cut(unit, value, rng) for unit, value in units), strict=True)
             yield Batch(torch.stack(images), torch.stack(labels), annotated)
 
-    def _foreground_due(self, drawn: int) -> bool:
-        """Return whether patch number ``drawn`` (from 1) takes the foreground share to its next whole number."""
-        # The small term keeps 0.7 * 10 from being 6.999.
-        before, now = ((n * self._fraction + 1e-9) // 1 for n in (drawn - 1, drawn))
-        return now > before
+    def _units_and_values(
+        self, count: int, batch_size: int, rng: np.random.Generator
+    ) -> Iterator[Iterator[tuple[int, int]]]:
+        """Yield per batch (unit, contract value to centre on, or 0 for anywhere)."""
+        anywhere, label = _Deck(len(self._tickets), rng), _Deck(len(self._labels), rng)
+        of_label = {value: _Deck(len(units), rng) for value, units in self._holding.items()}
+        due = self._foreground_due()
+
+        def one() -> tuple[int, int]:
+            if len(self._labels) > 0 and next(due):
+                value = self._labels[label.draw()]
+                return self._holding[value][of_label[value].draw()], value
+            return self._tickets[anywhere.draw()], 0
+
+        for _ in range(count):
+            yield (one() for _ in range(batch_size))
+
+    def _stratified_units(
+        self, count: int, batch_size: int, rng: np.random.Generator
+    ) -> Iterator[Iterator[tuple[int, int]]]:
+        """Yield per batch (unit, 0), of both kinds of units where there are both and the batch has room for them."""
+        holding = sorted({unit for units in self._holding.values() for unit in units})
+        empty = sorted(set(range(len(self._units))) - set(holding))
+        with_label, without = _Deck(len(holding), rng), _Deck(len(empty), rng)
+        expected = batch_size * len(holding) / len(self._units)
+        for _ in range(count):
+            wanted = int(expected) + int(rng.random() < expected - int(expected))
+            if holding and empty and batch_size > 1:
+                wanted = min(max(wanted, 1), batch_size - 1)
+            kinds = rng.permutation(batch_size) < wanted
+            yield ((holding[with_label.draw()] if kind else empty[without.draw()], 0) for kind in kinds)
+
+    def _foreground_due(self) -> Iterator[bool]:
+        """Yield for each patch whether it takes the foreground share to its next whole number."""
+        drawn = before = 0
+        while True:
+            drawn += 1
+            # The small term keeps 0.7 * 10 from being 6.999.
+            now = int(drawn * self._fraction + 1e-9)
+            yield now > before
+            before = now
 
     def _index(self, number: int, case: PreparedCase) -> None:
         slices = range(len(case.labels)) if self._dimensions == 2 else (-1,)

@@ -84,6 +84,7 @@ class RoundOfSteps:
             training.patch_size,
             training.foreground_fraction,
             small_lesion_tickets(training, task.contract, cohort.training, dimensions),
+            stratified=training.stratified,
         )
         self._augmentation = Augmentation(task.augmentation, dimensions)
         self._loss = build_loss(training.loss, training.loss_options)
@@ -94,6 +95,12 @@ class RoundOfSteps:
             if training.fedgs
             else None
         )
+
+    @property
+    def lesion_counts(self) -> tuple[int, ...]:
+        """How many training images have a lesion of which size, where FedGS still has to choose what is small."""
+        fedgs = self._task.training.fedgs
+        return self._lesions.counts if self._lesions and fedgs and fedgs.threshold is None else ()
 
     def run(
         self,

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, m
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.volumes.labels import Label, LabelContract
 from FedSegCore.volumes.preprocessing import Preprocessing
+from FedSegCore.volumes.usual import Usual, check_measures
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PatchEdge = Annotated[int, Field(ge=1, le=1024)]
@@ -36,6 +37,25 @@ class SiteSummary(BaseModel):
     rounds_answered: Annotated[int, Field(ge=0)]
 
 
+class TrainingUsual(BaseModel):
+    """What was usual in the images of one modality that all sites trained on, over patients.
+
+    Attributes:
+        look: of ``volumes.usual.image_features``; None where no site told it.
+        volumes: label → natural logarithm of the structure's volume in ml, where it is whole.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    look: Usual | None = None
+    volumes: dict[str, Usual] = {}
+
+    @model_validator(mode="after")
+    def _right_measures(self) -> Self:
+        check_measures(self.look, self.volumes.values())
+        return self
+
+
 class ModelCard(BaseModel):
     """Everything a person or a program needs to know of a release before using it.
 
@@ -53,7 +73,10 @@ class ModelCard(BaseModel):
         rounds: rounds it was trained for.
         created: when, UTC.
         sites: who took part.
-        scores: per-label scores; empty if no site had validation cases.
+        scores: per-label scores on the sites' own validation cases, of the model as it was before the last round's
+            training; empty if no site had cases enough to send any.
+        usual: modality → what was usual in training; modalities of which no site told anything are absent, and so is
+            the whole in cards made before there was any.
         software: package → version.
         weights_sha256: of ``weights.safetensors``.
 
@@ -77,6 +100,7 @@ class ModelCard(BaseModel):
     created: AwareDatetime
     sites: tuple[SiteSummary, ...] = ()
     scores: tuple[LabelScore, ...] = ()
+    usual: dict[str, TrainingUsual] = {}
     software: dict[str, str] = {}
     weights_sha256: Sha256
 
@@ -93,6 +117,10 @@ class ModelCard(BaseModel):
             raise ValueError("trained_labels names a label that the contract does not have")
         if not {score.label for score in self.scores} <= set(self.contract.names):
             raise ValueError("scores name a label that the contract does not have")
+        if not self.usual.keys() <= self.modalities.keys():
+            raise ValueError("usual names a modality that the release does not have")
+        if not {label for usual in self.usual.values() for label in usual.volumes} <= set(self.contract.names):
+            raise ValueError("usual names a label that the contract does not have")
         return self
 
     @property

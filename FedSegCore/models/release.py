@@ -208,7 +208,8 @@ def choose_release(
         trusted: as for ``open_release``.
 
     Raises:
-        BadInputError: ``release.none``; ``release.wrong-modality``; the release asked for is broken.
+        BadInputError: ``release.none``; ``release.wrong-modality``; the release asked for is broken;
+            ``release.signer-unknown`` where all that is there was signed by keys that are not trusted.
     """
     broken: dict[str, BadInputError] = {}
     releases = list_releases(folder, trusted=trusted, report=broken.__setitem__)
@@ -225,6 +226,11 @@ def choose_release(
             f"{name} segments {segments} images, not {modality}.",
             f"Choose a release for {modality}, or correct the image's modality.",
         )
+    if not named:
+        for folder_name, error in broken.items():
+            asked_for = name is None or folder_name.rpartition("-v")[0] == name
+            if asked_for and error.code == "release.signer-unknown":
+                raise error
     what = f"called {name}" if name is not None else f"for {modality} images"
     unusable = f" ({len(broken)} could not be used: {', '.join(sorted(broken))})" if broken else ""
     raise BadInputError(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -79,6 +80,11 @@ def fingerprint_of(public_key: bytes) -> str:
     """Return a short name of a public key that people can compare: 80 bits of its SHA-256 as ``ABCD-0123-…``."""
     digits = hashlib.sha256(public_key).hexdigest()[:20].upper()
     return "-".join(digits[n : n + 4] for n in range(0, 20, 4))
+
+
+def same_fingerprint(told: str, fingerprint: str) -> bool:
+    """Return whether ``told`` is ``fingerprint`` as people type what they hear: spaces, hyphens, case do not matter."""
+    return re.sub(r"[\s-]", "", told).upper() == fingerprint.replace("-", "")
 
 
 def signature_is_good(public_key: bytes, signature: bytes, message: bytes) -> bool:

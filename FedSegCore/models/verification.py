@@ -34,14 +34,14 @@ def verified_file(folder: Path, name: str) -> Path:
     try:
         facts = path.lstat()
     except OSError as error:
-        raise _file_unusable(folder, name, "is missing") from error
+        raise _file_unusable(folder.name, name, "is missing") from error
     # A link could point at any file of the machine that happens to be readable here.
     if not stat.S_ISREG(facts.st_mode):
-        raise _file_unusable(folder, name, "is not a plain file")
+        raise _file_unusable(folder.name, name, "is not a plain file")
     if facts.st_size == 0:
-        raise _file_unusable(folder, name, "is empty")
+        raise _file_unusable(folder.name, name, "is empty")
     if facts.st_size > LARGEST[name]:
-        raise _file_unusable(folder, name, "is too large")
+        raise _file_unusable(folder.name, name, "is too large")
     return path
 
 
@@ -53,43 +53,55 @@ def read_card(folder: Path) -> tuple[ModelCard, bytes]:
             ``release.card-invalid``.
     """
     text, signature, pem = (verified_file(folder, name).read_bytes() for name in (CARD, SIGNATURE, PUBLIC_KEY))
-    _check_format(folder, text)
+    return card_from(folder.name, text, signature, pem)
+
+
+def card_from(name: str, text: bytes, signature: bytes, pem: bytes) -> tuple[ModelCard, bytes]:
+    """Return the card in ``text`` and the raw public key it was signed with, like ``read_card``.
+
+    Args:
+        name: what to call the release in words.
+        text: ``card.json``.
+        signature: over ``text``.
+        pem: the public key.
+    """
+    _check_format(name, text)
     try:
         public_key = public_key_from_pem(pem)
     except BadInputError as error:
-        raise _file_unusable(folder, PUBLIC_KEY, "is not an Ed25519 public key") from error
+        raise _file_unusable(name, PUBLIC_KEY, "is not an Ed25519 public key") from error
     if not signature_is_good(public_key, signature, text):
         raise BadInputError(
             "release.signature-wrong",
-            f"The model card of {folder.name} was changed after it was signed, or its signature is not the signer's.",
+            f"The model card of {name} was changed after it was signed, or its signature is not the signer's.",
             COPY_AGAIN,
         )
     try:
         return ModelCard.model_validate_json(text), public_key
     except ValidationError as error:
         places = ", ".join(sorted({".".join(map(str, e["loc"])) or "as a whole" for e in error.errors()})[:5])
-        raise _card_invalid(folder, f"does not follow the schema ({places})") from error
+        raise _card_invalid(name, f"does not follow the schema ({places})") from error
 
 
-def _check_format(folder: Path, text: bytes) -> None:
+def _check_format(name: str, text: bytes) -> None:
     try:
         card: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _card_invalid(folder, "is not JSON") from error
+        raise _card_invalid(name, "is not JSON") from error
     version = card.get("format_version") if isinstance(card, dict) else None
     if isinstance(version, bool) or not isinstance(version, int):
-        raise _card_invalid(folder, "does not say which format it has")
+        raise _card_invalid(name, "does not say which format it has")
     if version != FORMAT_VERSION:
         raise BadInputError(
             "release.format-unknown",
-            f"{folder.name} has format {version}; this FedSegSlicer reads format {FORMAT_VERSION}.",
+            f"{name} has format {version}; this FedSegSlicer reads format {FORMAT_VERSION}.",
             "Update FedSegSlicer, or ask the coordinator for a release in the older format.",
         )
 
 
-def _file_unusable(folder: Path, name: str, why: str) -> BadInputError:
-    return BadInputError("release.file-unusable", f"{name} of {folder.name} {why}.", COPY_AGAIN)
+def _file_unusable(release: str, name: str, why: str) -> BadInputError:
+    return BadInputError("release.file-unusable", f"{name} of {release} {why}.", COPY_AGAIN)
 
 
-def _card_invalid(folder: Path, why: str) -> BadInputError:
-    return BadInputError("release.card-invalid", f"The model card of {folder.name} {why}.", COPY_AGAIN)
+def _card_invalid(name: str, why: str) -> BadInputError:
+    return BadInputError("release.card-invalid", f"The model card of {name} {why}.", COPY_AGAIN)

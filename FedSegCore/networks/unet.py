@@ -64,6 +64,11 @@ class PaddedUNet(UNet):
         super().__init__(**settings)
         self._multiple = multiple
 
+    @property
+    def last_block(self) -> torch.nn.Module:
+        """The block that works at full resolution and gives the logits."""
+        return self.model[-1]
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits (N, out, [k,] j, i) of ``images`` (N, C, [k,] j, i)."""
         return forward_padded(super().forward, images, self._multiple)
@@ -75,17 +80,22 @@ def unet_multiple(options: UnetOptions, dimensions: int) -> tuple[int, ...]:
     return tuple(prod(step[axis] for step in strides) for axis in range(dimensions))
 
 
+def unet_settings(dimensions: int, in_channels: int, out_channels: int, options: UnetOptions) -> dict[str, Any]:
+    """Return the keyword arguments of ``monai.networks.nets.UNet``; plain values."""
+    channels, strides = options.resolved(dimensions)
+    return {
+        "spatial_dims": dimensions,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "channels": channels,
+        "strides": strides,
+        "num_res_units": options.residual_units,
+        "norm": monai_norm(options.norm),
+        "dropout": options.dropout,
+    }
+
+
 def build_unet(dimensions: int, in_channels: int, out_channels: int, options: UnetOptions) -> PaddedUNet:
     """Return the U-Net with fresh weights from torch's global generator."""
-    channels, strides = options.resolved(dimensions)
-    return PaddedUNet(
-        unet_multiple(options, dimensions),
-        spatial_dims=dimensions,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        channels=channels,
-        strides=strides,
-        num_res_units=options.residual_units,
-        norm=monai_norm(options.norm),
-        dropout=options.dropout,
-    )
+    settings = unet_settings(dimensions, in_channels, out_channels, options)
+    return PaddedUNet(unet_multiple(options, dimensions), **settings)

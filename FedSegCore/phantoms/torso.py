@@ -19,13 +19,20 @@ _KIDNEY = CodedTerm(code="64033007", meaning="Kidney")
 # same brown, hard to tell from the liver's.
 TORSO_CONTRACT = LabelContract(
     labels=(
-        Label(name="liver", value=LIVER, type=CodedTerm(code="10200004", meaning="Liver"), colour=(221, 130, 101)),
+        Label(
+            name="liver",
+            value=LIVER,
+            type=CodedTerm(code="10200004", meaning="Liver"),
+            colour=(221, 130, 101),
+            single=True,
+        ),
         Label(
             name="right kidney",
             value=RIGHT_KIDNEY,
             type=_KIDNEY,
             modifier=CodedTerm(code="24028007", meaning="Right"),
             colour=(242, 206, 80),
+            single=True,
         ),
         Label(
             name="left kidney",
@@ -33,8 +40,15 @@ TORSO_CONTRACT = LabelContract(
             type=_KIDNEY,
             modifier=CodedTerm(code="7771000", meaning="Left"),
             colour=(86, 168, 218),
+            single=True,
         ),
-        Label(name="spleen", value=SPLEEN, type=CodedTerm(code="78961009", meaning="Spleen"), colour=(157, 108, 162)),
+        Label(
+            name="spleen",
+            value=SPLEEN,
+            type=CodedTerm(code="78961009", meaning="Spleen"),
+            colour=(157, 108, 162),
+            single=True,
+        ),
         Label(
             name="lesion",
             value=LESION,

@@ -16,7 +16,13 @@ from FedSegCore.reporting.tables import table_html
 
 
 def write_report(
-    path: Path, title: str, sections: Sequence[Section], *, lead: str = "", made: datetime | None = None
+    path: Path,
+    title: str,
+    sections: Sequence[Section],
+    *,
+    lead: str = "",
+    made: datetime | None = None,
+    refresh_s: int | None = None,
 ) -> None:
     """Write a self-contained page that reads on a phone, on a screen, in the dark and on paper.
 
@@ -26,11 +32,19 @@ def write_report(
         sections: the parts, results first.
         lead: two or three sentences under the headline: what this is and what came out.
         made: when the work was done; None leaves it out.
+        refresh_s: the browser reads the file again after so many seconds; None: never.
     """
-    write_text(path, report_html(title, sections, lead=lead, made=made))
+    write_text(path, report_html(title, sections, lead=lead, made=made, refresh_s=refresh_s))
 
 
-def report_html(title: str, sections: Sequence[Section], *, lead: str = "", made: datetime | None = None) -> str:
+def report_html(
+    title: str,
+    sections: Sequence[Section],
+    *,
+    lead: str = "",
+    made: datetime | None = None,
+    refresh_s: int | None = None,
+) -> str:
     """Return the page that ``write_report`` writes. All texts are escaped; SVG pictures are put in as they are."""
     environment = Environment(
         loader=PackageLoader("FedSegCore.reporting", "."),
@@ -46,6 +60,7 @@ def report_html(title: str, sections: Sequence[Section], *, lead: str = "", made
         sections=sections,
         made=made.strftime("%Y-%m-%d %H:%M") if made is not None else "",
         version=__version__,
+        refresh_s=refresh_s,
     )
 
 

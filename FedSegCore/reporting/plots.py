@@ -22,6 +22,9 @@ _CYCLE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a
 
 _MARKERS = "osD^vPX*"
 
+_LEGEND_MARK, _LEGEND_LETTER = 0.5, 0.07
+"""Inches that a curve's sample and a letter of its name take in the legend."""
+
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fedseg",
@@ -186,7 +189,10 @@ def _legend(figure: Figure, axes: Axes, names: Sequence[Any], paints: Mapping[An
         axes.plot([], [], color=paints[name], marker=_MARKERS[n % len(_MARKERS)], ms=5, lw=1.5)[0]
         for n, name in enumerate(names)
     ]
-    figure.legend(handles, [str(n) for n in names], loc="outside upper left", ncols=max(2, columns * 2))
+    widest = _LEGEND_MARK + _LEGEND_LETTER * max(len(str(name)) for name in names)
+    fitting = max(1, int(figure.get_figwidth() / widest))
+    ncols = min(fitting, max(2, columns * 2))
+    figure.legend(handles, [str(n) for n in names], loc="outside upper left", ncols=ncols)
 
 
 def _svg(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:

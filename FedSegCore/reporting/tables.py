@@ -71,7 +71,8 @@ def cross_table(
 def table_html(columns: Sequence[Column], rows: Sequence[Row], caption: str = "") -> Markup:
     """Return a ``<table>`` that scrolls sideways on a phone; every text is escaped, absent values are a dash."""
     head = Markup("").join(
-        Markup('<th scope="col"{}>{}</th>').format(_class(_numeric(c, rows)), c.title) for c in columns
+        Markup('<th scope="col"{}>{}</th>').format(_class(n > 0 and _numeric(c, rows)), c.title)
+        for n, c in enumerate(columns)
     )
     body = Markup("").join(
         Markup("<tr>{}</tr>").format(Markup("").join(_cell(c, n, row, rows) for n, c in enumerate(columns)))

@@ -37,7 +37,7 @@ def read_dicom_folder(folder: Path) -> tuple[sitk.Image, str]:
         BadInputError: ``dicom.none``, ``dicom.several-series``, ``dicom.uneven-slices``, ``dicom.gantry-tilt``,
             ``dicom.unreadable``, ``image.too-big``.
     """
-    names = _only_series(folder)
+    names = series_files(folder)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(names)
     reader.MetaDataDictionaryArrayUpdateOn()
@@ -66,7 +66,12 @@ def read_dicom_folder(folder: Path) -> tuple[sitk.Image, str]:
     return image, modality
 
 
-def _only_series(folder: Path) -> Sequence[str]:
+def series_files(folder: Path) -> Sequence[str]:
+    """Return the files of the one DICOM series in ``folder``, in the order of its slices.
+
+    Raises:
+        BadInputError: ``dicom.none``, ``dicom.several-series``.
+    """
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     names = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in series]
     if not names:

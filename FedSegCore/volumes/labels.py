@@ -40,6 +40,8 @@ class Label(BaseModel):
         modifier: laterality or the like.
         category: SNOMED-CT category of the type (``Anatomical Structure`` unless told).
         colour: RGB 0..255.
+        single: the structure is one piece (a spleen is, lesions are not): of what a network finds of it, only the
+            largest piece is kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +52,7 @@ class Label(BaseModel):
     modifier: CodedTerm | None = None
     category: CodedTerm = CodedTerm(code="123037004", meaning="Anatomical Structure")
     colour: Colour
+    single: bool = False
 
 
 class LabelContract(BaseModel):

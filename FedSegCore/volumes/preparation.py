@@ -163,15 +163,20 @@ def prepare_labels(labels: Volume, prepared: Prepared) -> npt.NDArray[np.uint8]:
             "Check the label map, and the site's mapping of its numbers.",
         )
     array = array.astype(np.uint8, copy=False)
-    tolerance = 0.1 * min(prepared.original.spacing)
-    if not labels.grid.close_to(prepared.original, tolerance):
-        array = _onto_lattice(labels.with_array(array), prepared.original)
-    array = prepared.orientation.apply(array)
+    array = prepared.orientation.apply(labels_on(labels.with_array(array), prepared.original).array)
     return np.ascontiguousarray(sampling.take_nearest(array, prepared.oriented, prepared.grid)[0])
 
 
-def _onto_lattice(labels: Volume, grid: Grid) -> npt.NDArray[np.uint8]:
-    """Return labels on ``grid``, whose voxels must coincide with theirs; 0 where the label map does not reach."""
+def labels_on(labels: Volume, grid: Grid) -> Volume:
+    """Return a label map on its image's ``grid``; it may be flipped or cropped if its voxels lie on the image's.
+
+    Voxels that the label map does not reach are 0. A tenth of a voxel is no difference.
+
+    Raises:
+        BadInputError: ``labels.other-grid``.
+    """
+    if labels.grid.close_to(grid, 0.1 * min(grid.spacing)):
+        return labels
     steps = np.linalg.inv(grid.affine()) @ labels.grid.affine()
     first = steps[:3, 3]
     last = (steps @ [*(n - 1 for n in labels.grid.shape[::-1]), 1.0])[:3]
@@ -183,7 +188,7 @@ def _onto_lattice(labels: Volume, grid: Grid) -> npt.NDArray[np.uint8]:
             "The label map does not lie on the voxels of its image.",
             "Save the annotation in the geometry of the image (in 3D Slicer: export with the image as reference).",
         )
-    return geometry.resample(labels, grid, "nearest").array
+    return geometry.resample(labels, grid, "nearest")
 
 
 def restore_labels(array: npt.NDArray[Any], prepared: Prepared) -> Volume:

@@ -13,13 +13,16 @@ from FedSegCore.volumes.volume import Volume
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 
 
-def write_volume(volume: Volume, path: Path | str, *, fields: Mapping[str, str] | None = None) -> None:
+def write_volume(
+    volume: Volume, path: Path | str, *, fields: Mapping[str, str] | None = None, compressed: bool = True
+) -> None:
     """Write a volume as NIfTI, NRRD or MetaImage, by the file name's suffix; NRRD and MetaImage name the modality.
 
     Args:
         volume: several channels become a vector image.
         path: ends in one of :data:`SUFFIXES`; its folder must exist.
         fields: more key/value fields for an NRRD header.
+        compressed: False writes larger files sooner; a plain ``.nii`` never is.
 
     Raises:
         UsageError: ``file.suffix``.
@@ -38,7 +41,7 @@ def write_volume(volume: Volume, path: Path | str, *, fields: Mapping[str, str] 
         image.SetMetaData(key, value)
     try:
         with whole_file(path) as beside:
-            sitk.WriteImage(image, str(beside), useCompression=not path.name.lower().endswith(".nii"))
+            sitk.WriteImage(image, str(beside), useCompression=compressed and not path.name.lower().endswith(".nii"))
     except (RuntimeError, OSError) as error:
         raise CannotDoHereError(
             "file.unwritable",

@@ -1,5 +1,6 @@
 """The releases in a folder, as the module shows them."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,12 @@ from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.progress import Progress
 
 
-def list_for_people(folder: Path, modality: str | None, progress: Progress) -> dict[str, Any]:
+def list_for_people(
+    folder: Path, modality: str | None, progress: Progress, trusted: Collection[bytes] | None = None
+) -> dict[str, Any]:
     """Return ``releases``, newest first, and ``broken``, those that were refused and why.
+
+    With ``trusted`` (raw public keys) a release of an unknown signer is among the latter.
 
     Raises:
         BadInputError: ``release.no-folder``, the folder is not there.
@@ -37,12 +42,24 @@ def list_for_people(folder: Path, modality: str | None, progress: Progress) -> d
             "labels": [label.name for label in card.given_labels],
             "federation": card.federation,
             "rounds": card.rounds,
+            "rule": card.rule,
             "sites": len(card.sites),
+            "training_cases": sum(site.training_cases for site in card.sites),
             "created": card.created.isoformat(),
             "signer": release.signer,
-            "scores": [{"label": s.label, "metric": s.metric, "mean": s.mean, "cases": s.cases} for s in card.scores],
+            "trusted": release.trusted,
+            "scores": [
+                {
+                    "label": s.label,
+                    "metric": s.metric,
+                    "mean": s.mean,
+                    "standard_deviation": s.standard_deviation,
+                    "cases": s.cases,
+                }
+                for s in card.scores
+            ],
         }
 
-    releases = [row(release) for release in list_releases(folder, modality, report=report)]
+    releases = [row(release) for release in list_releases(folder, modality, trusted, report)]
     progress.update(1.0, "done")
     return {"releases": releases, "broken": broken}

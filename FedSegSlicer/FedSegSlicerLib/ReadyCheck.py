@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from .Errors import UserError
 from .Parameters import DeviceChoice, ModalityChoice
-from .SegmentLogic import Inspection, Release
+from .SegmentTypes import Inspection, Release
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode

@@ -1,10 +1,13 @@
 """Which Python runs the worker, and with which environment."""
 
+import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from . import VERSION
 from .Errors import UserError
 
 VARIABLE = "FEDSEG_RUNTIME"
@@ -15,48 +18,69 @@ SLICER_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE", "LD_LIBRARY_
 
 
 class RuntimeLocator:
-    """Finds the Python of FedSegSlicer's private runtime.
+    """Finds FedSegSlicer's private runtime: one that the module installed, or an environment with a Python of its own.
 
     Args:
         chosenPath: returns what the user chose (a Python, or a runtime's folder), ``""`` for nothing.
         startupEnvironment: returns the environment Slicer was started with.
+        installFolder: returns the folder that the module installs into; None for the usual one.
     """
 
-    def __init__(self, chosenPath: Callable[[], str], startupEnvironment: Callable[[], dict[str, str]]) -> None:
+    def __init__(
+        self,
+        chosenPath: Callable[[], str],
+        startupEnvironment: Callable[[], dict[str, str]],
+        installFolder: Callable[[], Path] | None = None,
+    ) -> None:
         self._chosenPath = chosenPath
         self._startupEnvironment = startupEnvironment
+        self.installFolder = installFolder or usualInstallFolder
 
-    def python(self) -> Path:
-        """Return the Python to run the worker with.
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command that runs the runtime's Python with ``-m MODULE …`` or ``-c CODE …``.
 
         Raises:
-            UserError: ``runtime.missing``, or ``runtime.unusable`` if the one that was chosen is not there.
+            UserError: ``runtime.missing``, ``runtime.other-python``, or ``runtime.unusable`` if the one that was
+                chosen is not there.
         """
         from slicer.i18n import tr as _
 
         chosen = self._chosenPath()
         if chosen:
-            python = pythonIn(Path(chosen))
-            if python is None:
+            start = startOf(Path(chosen))
+            if start is None:
                 raise UserError(
                     "runtime.unusable",
                     _("The chosen runtime has no Python in it."),
                     _("Choose the runtime's folder, or its Python, under Settings."),
                 )
-            return python
+            return [*start, *arguments]
         for folder in self._usualPlaces():
-            python = pythonIn(folder)
-            if python is not None:
-                return python
+            start = startOf(folder)
+            if start is not None:
+                return [*start, *arguments]
         raise UserError(
             "runtime.missing",
             _("FedSegSlicer's runtime is not installed, or not where it is looked for."),
-            _("Install it as the README says, then choose its folder under Settings."),
+            _("Press Install at the top of the module, or choose a runtime's folder under Settings."),
         )
 
     def arguments(self) -> list[str]:
-        """Return the command that starts the worker; raises as ``python`` does."""
-        return [str(self.python()), "-m", "FedSegCore.worker"]
+        """Return the command that starts the worker; raises as ``command`` does."""
+        return self.command("-m", "FedSegCore.worker")
+
+    def problem(self) -> UserError | None:
+        """Return why there is no runtime to start, None if there is one of this module's version.
+
+        Only looks at small files: nothing is started. A runtime of another kind says its version when it is greeted.
+        """
+        try:
+            command = self.arguments()
+        except UserError as error:
+            return error
+        folder = installedBeside(command)
+        version = currentOf(folder).get("version") if folder is not None else VERSION
+        return None if version == VERSION else otherVersionError(str(version))
 
     def environment(self) -> dict[str, str]:
         """Return the startup environment without what belongs to Slicer's own Python."""
@@ -65,13 +89,58 @@ class RuntimeLocator:
         }
         environment["FLWR_TELEMETRY_ENABLED"] = "0"
         environment["PYTHONUTF8"] = "1"
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # Slicer's Python, which may run it, stays as it is
         return environment
 
     def _usualPlaces(self) -> Iterator[Path]:
         if os.environ.get(VARIABLE):
             yield Path(os.environ[VARIABLE])
+        yield self.installFolder()
         yield Path(__file__).resolve().parents[2] / ".runtime"  # a checkout, with the runtime of its bootstrap script
         yield Path.home() / ".fedseg" / "runtime"
+
+
+def usualInstallFolder() -> Path:
+    """Return where the module installs its runtime unless told otherwise (a short path, for Windows' sake)."""
+    return Path.home() / ".fedseg" / "slicer"
+
+
+def slicerPython() -> str:
+    """Return Slicer's own Python for child processes."""
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+def currentOf(folder: Path) -> dict:
+    """Return what an installed runtime's folder says of itself; empty if none is installed there."""
+    try:
+        current = json.loads((folder / "current.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return current if isinstance(current, dict) else {}
+
+
+def startOf(path: Path) -> list[str] | None:
+    """Return the command that starts the Python of ``path``: a Python, an environment or an installed runtime.
+
+    Raises:
+        UserError: ``runtime.other-python`` if it was installed for another Python than this Slicer's.
+    """
+    current = currentOf(path)
+    if not current:
+        python = pythonIn(path)
+        return [str(python)] if python is not None else None
+    start = path / str(current.get("core")) / "FedSegCore" / "runtime" / "start.py"
+    packages = path / str(current.get("packages"))
+    if not start.is_file() or not packages.is_dir():
+        return None
+    if current.get("python") != f"{sys.version_info[0]}.{sys.version_info[1]}":
+        raise otherPythonError(str(current.get("python")))
+    return [slicerPython(), str(start), str(packages)]
+
+
+def installedBeside(command: list[str]) -> Path | None:
+    """Return the folder of the installed runtime that ``command`` starts, None if it starts another kind."""
+    return Path(command[2]).parent if len(command) > 2 and command[1].endswith("start.py") else None
 
 
 def pythonIn(path: Path) -> Path | None:
@@ -80,3 +149,27 @@ def pythonIn(path: Path) -> Path | None:
         return path
     python = path / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     return python if python.is_file() else None
+
+
+def otherPythonError(python: str) -> UserError:
+    """Return the error of a runtime that another version of Slicer installed."""
+    from slicer.i18n import tr as _
+
+    return UserError(
+        "runtime.other-python",
+        _("The runtime was installed by a Slicer with Python {other}; this one has Python {own}.").format(
+            other=python, own=f"{sys.version_info[0]}.{sys.version_info[1]}"
+        ),
+        _("Press Update at the top of the module; or choose another folder there, and keep one for each Slicer."),
+    )
+
+
+def otherVersionError(version: str) -> UserError:
+    """Return the error of a runtime with another FedSegCore than this module's."""
+    from slicer.i18n import tr as _
+
+    return UserError(
+        "runtime.other-version",
+        _("The module is version {own}, its runtime {other}.").format(own=VERSION, other=version),
+        _("Press Update at the top of the module, so that both are the same; or update the runtime you chose."),
+    )

@@ -1,7 +1,8 @@
 """What the Segment tab does, without Qt: look at a volume, list releases, segment, bring back the result."""
 
 import enum
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,18 @@ from slicer.i18n import tr as _
 
 from .Errors import UserError
 from .JsonRpcClient import Progress
-from .SegmentationResult import ResultRow, loadResult, resultRows, showResult
+from .ResultImport import ResultImport, goneError
+from .ResultPlace import ResultPlace, VolumePlace
+from .SegmentationResult import Former, findResult, resultRows, undo
+from .SegmentExport import SegmentExport
+from .SegmentTypes import Expectation, Inspection, Outcome, Release
 from .Signal import Signal
 from .VolumeExchange import VolumeExchange, checkVolume, knownModality
 from .WorkerProcess import CallLater
 from .WorkerSession import Request, WorkerSession, cancelledError
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+    from slicer import vtkMRMLScalarVolumeNode
 
 
 class State(enum.Enum):
@@ -26,84 +31,6 @@ class State(enum.Enum):
     IDLE = "idle"
     RUNNING = "running"
     CANCELLING = "cancelling"
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What a volume seems to be.
-
-    Attributes:
-        modality: DICOM modality code.
-        confidence: 0 to 1.
-        reason: why, in words.
-    """
-
-    modality: str
-    confidence: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class Release:
-    """A model that can be chosen.
-
-    Attributes:
-        id: name with version; what is sent to the worker.
-        name: without version.
-        version: the higher the newer.
-        modalities: what it segments.
-        labels: the structures it finds.
-        sites: how many sites trained it.
-        rounds: for how many rounds.
-        dice: mean validation Dice over its labels, None if there was no validation.
-    """
-
-    id: str
-    name: str
-    version: int
-    modalities: tuple[str, ...]
-    labels: tuple[str, ...]
-    sites: int
-    rounds: int
-    dice: float | None
-
-    @classmethod
-    def fromWorker(cls, row: dict[str, Any]) -> "Release":
-        """Return the release in the worker's words."""
-        scores = [score["mean"] for score in row["scores"] if score["metric"] == "dice"]
-        return cls(
-            row["id"],
-            row["name"],
-            row["version"],
-            tuple(row["modalities"]),
-            tuple(row["labels"]),
-            row["sites"],
-            row["rounds"],
-            sum(scores) / len(scores) if scores else None,
-        )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished segmentation.
-
-    Attributes:
-        node: the result in the scene.
-        rows: one a structure, with volumes in milliliters.
-        release: what segmented it.
-        modality: as what.
-        device: where.
-        seconds: for how long.
-        notes: what had to be done differently, in words.
-    """
-
-    node: "vtkMRMLSegmentationNode"
-    rows: tuple[ResultRow, ...]
-    release: str
-    modality: str
-    device: str
-    seconds: float
-    notes: tuple[str, ...]
 
 
 class SegmentLogic:
@@ -121,6 +48,7 @@ class SegmentLogic:
     def __init__(self, session: WorkerSession, exchange: VolumeExchange, callLater: CallLater) -> None:
         self.session = session
         self.inspected = Signal()
+        self.expected = Signal()
         self.releasesListed = Signal()
         self.progressed = Signal()
         self.finished = Signal()
@@ -129,8 +57,12 @@ class SegmentLogic:
         self._exchange = exchange
         self._callLater = callLater
         self._request: Request | None = None
+        self._import: ResultImport | None = None
+        self._formers: dict[str, Former] = {}
+        self.longestStepSeconds = 0.0
         self._run = 0
         self._inspection = 0
+        self._expecting = 0
         self._listing = 0
 
     def inspect(self, volumeNode: "vtkMRMLScalarVolumeNode") -> None:
@@ -142,6 +74,10 @@ class SegmentLogic:
             if number == self._inspection:
                 self.inspected.emit(found)
 
+        self.lookAt(volumeNode, tell)
+
+    def lookAt(self, volumeNode: "vtkMRMLScalarVolumeNode", tell: Callable[[Inspection | UserError], None]) -> None:
+        """Find out a volume's modality and tell it to nobody but ``tell``."""
         known = knownModality(volumeNode)
         if known is not None:
             reason = _("its series says so")
@@ -160,6 +96,24 @@ class SegmentLogic:
         except UserError as error:
             self._callLater(0, lambda error=error: tell(error))
 
+    def expect(
+        self, volumeNode: "vtkMRMLScalarVolumeNode", modality: str, release: str, releasesFolder: str, device: str
+    ) -> None:
+        """Ask how long a volume will take; ``expected`` gets (Expectation or None) of the last question."""
+        self._expecting += 1
+        number = self._expecting
+        size = volumeNode.GetImageData().GetDimensions()
+        order = {"modality": modality, "release": release, "releases": releasesFolder, "device": device,
+                 "size": list(size), "spacing": list(volumeNode.GetSpacing())}  # fmt: skip
+
+        def tell(found: Expectation | None) -> None:
+            if number == self._expecting:
+                self.expected.emit(found)
+
+        self.session.request(
+            "expect", order, lambda result: tell(Expectation.fromWorker(result)), lambda _error: tell(None)
+        )
+
     def listReleases(self, folder: str) -> None:
         """List a folder's releases; ``releasesListed`` gets ([Release ...], UserError or None) of the last folder."""
         self._listing += 1
@@ -176,8 +130,9 @@ class SegmentLogic:
         self.session.request("releases", {"folder": folder}, answer, lambda error: tell([], error))
 
     def segment(
-        self, volumeNode: "vtkMRMLScalarVolumeNode", modality: str, release: str, releasesFolder: str, device: str
-    ) -> None:
+        self, volumeNode: "vtkMRMLScalarVolumeNode", modality: str, release: str, releasesFolder: str, device: str,
+        place: ResultPlace | None = None,
+    ) -> None:  # fmt: skip
         """Segment a volume: ``progressed`` as it goes, then ``finished`` (Outcome) or ``failed`` (UserError), once.
 
         Args:
@@ -186,6 +141,7 @@ class SegmentLogic:
             release: name with version.
             releasesFolder: where that release is.
             device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+            place: where the result goes; None puts it beside the volume.
 
         Raises:
             UserError: the volume cannot be segmented; nothing was started.
@@ -196,13 +152,14 @@ class SegmentLogic:
         self._run += 1
         number = self._run
         self.state = State.RUNNING
-        output = self._exchange.folder() / f"result-{number}.seg.nrrd"
+        place = place or VolumePlace(volumeNode)
+        pieces = self._exchange.folder() / f"result-{number}"
         params = {
             "modality": modality,
             "release": release,
             "releases": releasesFolder,
             "device": device,
-            "output": str(output),
+            "pieces": str(pieces),
         }
 
         def ask(path: Path) -> None:
@@ -210,7 +167,7 @@ class SegmentLogic:
                 self._request = self.session.request(
                     "segment",
                     {**params, "image": str(path)},
-                    onResult=lambda result: self._load(number, volumeNode, output, result),
+                    onResult=lambda result: self._load(number, volumeNode, place, pieces, result),
                     onError=lambda error: self._fail(number, error),
                     onProgress=lambda progress: self._tellProgress(number, progress),
                 )
@@ -220,21 +177,59 @@ class SegmentLogic:
 
     def cancel(self) -> None:
         """Cancel what is running; ``failed`` follows within two seconds with code ``cancelled``."""
-        if self.state is not State.RUNNING:
-            return
+        if self.state is not State.RUNNING or (self._import is not None and self._import.isPlaced):
+            return  # there is nothing to cancel, or the result is in the scene already
         self.state = State.CANCELLING
+        if self._import is not None:
+            self._import.stop()
         if self._request is None:
             number = self._run
             self._callLater(0, lambda: self._fail(number, cancelledError()))
         else:
             self.session.cancel(self._request)
 
+    def canUndo(self, volumeNode: "vtkMRMLScalarVolumeNode | None") -> bool:
+        """Return whether ``undo`` can restore what this volume's result replaced."""
+        former = self._formers.get(volumeNode.GetID()) if volumeNode is not None else None
+        return former is not None and slicer.mrmlScene.IsNodePresent(former.node) and self.state is State.IDLE
+
+    def undo(self, volumeNode: "vtkMRMLScalarVolumeNode") -> None:
+        """Restore what was there before the last run, with all the user did to it; once more brings the result back.
+
+        Where there was no result before, the result is removed.
+        """
+        if not self.canUndo(volumeNode):
+            return
+        back = undo(self._formers.pop(volumeNode.GetID()))
+        if back is not None:
+            self._formers[volumeNode.GetID()] = back
+
+    def export(
+        self, volumeNode: "vtkMRMLScalarVolumeNode", output: Path, onDone: Callable[[], None],
+        onError: Callable[[UserError], None],
+    ) -> None:  # fmt: skip
+        """Write a volume's result as it is now to a file (``.seg.nrrd``, ``.nii.gz``, ``.nrrd``, ``.dcm``)."""
+        node = findResult(volumeNode)
+        if node is None:
+            error = UserError("export.empty", _("There is no segment to export."), _("Segment the volume first."))
+            self._callLater(0, lambda: onError(error))
+            return
+        SegmentExport(self.session, self._callLater).export(node, volumeNode, output, onDone, onError)
+
+    def forget(self) -> None:
+        """Forget what results replaced, as when the scene is closed."""
+        self._formers.clear()
+
     def close(self) -> None:
         """End the worker, delete the files, and say nothing more."""
         self._run += 1
         self._inspection += 1
+        self._expecting += 1
         self._listing += 1
-        self.state, self._request = State.IDLE, None
+        if self._import is not None:
+            self._import.stop()
+        self.state, self._request, self._import = State.IDLE, None, None
+        self._formers.clear()
         self.session.close()
         self._exchange.clear()
 
@@ -248,39 +243,49 @@ class SegmentLogic:
     def _fail(self, number: int, error: UserError) -> None:
         if number != self._run or self.state is State.IDLE:
             return
-        self.state, self._request = State.IDLE, None
+        self._end()
         self.failed.emit(error)
 
-    def _load(self, number: int, volumeNode: "vtkMRMLScalarVolumeNode", path: Path, result: dict[str, Any]) -> None:
-        if number != self._run:
+    def _load(
+        self, number: int, volumeNode: "vtkMRMLScalarVolumeNode", place: ResultPlace, pieces: Path,
+        result: dict[str, Any],
+    ) -> None:  # fmt: skip
+        if not self._isCurrent(number):
             return
-        if not slicer.mrmlScene.IsNodePresent(volumeNode):
-            self._fail(
-                number,
-                UserError("volume.gone", _("The volume was removed meanwhile."), _("Load it again to segment it.")),
-            )
-            return
+        self._request = None
         self.progressed.emit(Progress(1.0, _("showing the result"), None))
-        try:
-            node = loadResult(path, result["sha256"], volumeNode, result["release"])
-        except UserError as error:
-            self._fail(number, error)
+        self._import = ResultImport(
+            self._callLater,
+            volumeNode,
+            place,
+            pieces,
+            result,
+            lambda former: self._finish(volumeNode, place, former, result),
+            lambda error: self._fail(number, error),
+        )
+
+    def _finish(
+        self, volumeNode: "vtkMRMLScalarVolumeNode", place: ResultPlace, former: Former, result: dict[str, Any]
+    ) -> None:
+        if not place.isPresent():
+            self._fail(self._run, goneError())
             return
-        finally:
-            path.unlink(missing_ok=True)
-        # Surfaces are made on the GUI thread, the only one VTK allows: after the slices were given a chance to draw.
-        self._callLater(0, lambda: self._show(node, volumeNode))
-        self.state, self._request = State.IDLE, None
-        rows = tuple(resultRows(node, result["segments"]))
+        self._end()
+        if slicer.mrmlScene.IsNodePresent(former.node):
+            self._formers[volumeNode.GetID()] = former
+        rows = tuple(resultRows(former.node, result["segments"], result["please_check"]))
         self.finished.emit(
             Outcome(
-                node, rows, result["release"], result["modality"], result["device"], result["seconds"],
-                tuple(result["notes"]),
+                former.node, rows, result["release"], result["modality"], result["device"], result["seconds"],
+                tuple(result["notes"]), result["intensity_unit"] or "",
+                tuple(doubt["reason"] for doubt in result["please_check"] if not doubt["label"]),
             )
         )  # fmt: skip
 
-    @staticmethod
-    def _show(node: "vtkMRMLSegmentationNode", volumeNode: "vtkMRMLScalarVolumeNode") -> None:
-        scene = slicer.mrmlScene
-        if scene.IsNodePresent(node) and scene.IsNodePresent(volumeNode):
-            showResult(node, volumeNode)
+    def _end(self) -> None:
+        self.state, self._request = State.IDLE, None
+        if self._import is not None:
+            self._import.stop()
+            self.longestStepSeconds = self._import.longestSeconds
+            self._import = None
+        shutil.rmtree(self._exchange.folder() / f"result-{self._run}", ignore_errors=True)

@@ -1,27 +1,25 @@
 """The Segment tab: shows what SegmentLogic tells and hands it what the user wants."""
 
 import html
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import ctk
-import qt
 import slicer
 from slicer.i18n import tr as _
 
 from .Errors import UserError
 from .JsonRpcClient import Progress
 from .Parameters import DeviceChoice, FedSegSlicerParameterNode, ModalityChoice
+from .QueuePanel import QueuePanel
 from .ReadyCheck import Choices, modalityToUse, reasonNotReady, releasesFor, releaseToUse
-from .SegmentLogic import Inspection, Outcome, Release, SegmentLogic, State
+from .ResultPanel import ResultPanel
+from .SegmentationResult import findResult
+from .SegmentLogic import SegmentLogic, State
+from .SegmentQueue import SegmentQueue
+from .SegmentTypes import Expectation, Inspection, Outcome, Release
 from .Settings import RELEASES_FOLDER, RUNTIME, readSetting, writeSetting
 from .VolumeExchange import checkVolume
-from .WordsForPeople import confidenceWords, releaseWords, timeWords
-
-if TYPE_CHECKING:
-    from .SegmentationResult import ResultRow
-
-COLOR_SIDE = 14
-ROW_MARGIN = 8
+from .WordsForPeople import cardWords, confidenceWords, expectationWords, releaseWords, timeWords
 
 
 class SegmentTab:
@@ -41,7 +39,10 @@ class SegmentTab:
         self._inspectedVolume: str | None = None
         self._error: UserError | None = None
         self._fillingReleases = False
+        self._expectedFor: tuple[str, ...] | None = None
         self._volumeObservers: list[tuple[object, int]] = []
+        self.result = ResultPanel(ui, logic, self._update)
+        self.queue = QueuePanel(ui, SegmentQueue(logic), self._decide, lambda: self._choices.device.value)
         self._prepareWidgets()
         self._connect()
         self._update()
@@ -61,12 +62,40 @@ class SegmentTab:
             self._inspectedVolume = None
         self._listReleases()
         self._onParameters()
+        self.queue.refresh()
+
+    def announce(self, release: str) -> None:
+        """Say that the federation has sent a model, and list it."""
+        words = _("<b>New model from your federation:</b> {release}. It is in the list above.")
+        self.ui.noticeLabel.text = words.format(release=html.escape(release))
+        self.ui.noticeLabel.setVisible(True)
+        self.refresh()
+
+    def exit(self) -> None:
+        """What was announced has been read."""
+        self.ui.noticeLabel.setVisible(False)
+
+    def closeScene(self) -> None:
+        """Cancel everything; the scene is about to be closed."""
+        if self.queue.queue.isRunning:
+            self.queue.queue.cancelAll()
+        self.logic.cancel()
+        self.logic.forget()
 
     def cleanup(self) -> None:
         """End everything; the widgets are about to be destroyed."""
         self.logic.session.started.disconnect(self._onWorkerStarted)
+        self.queue.cleanup()
         self.logic.close()
         self.setParameters(None)
+
+    def _decide(self, found: Inspection) -> tuple[str, str]:
+        """Return what a volume of the queue is segmented as, and by which release."""
+        choices = replace(self._choices, inspection=found)
+        reason = reasonNotReady(replace(choices, volume=self))  # any volume: this one was looked at already
+        if reason:
+            raise UserError("queue.not-ready", reason, _("Choose the kind of image above, and try again."))
+        return modalityToUse(choices), releaseToUse(choices).id
 
     # Set-up
 
@@ -76,16 +105,8 @@ class SegmentTab:
         self.ui.releasesPathEdit.currentPath = readSetting(RELEASES_FOLDER)
         self.ui.runtimePathEdit.currentPath = readSetting(RUNTIME)
         self.ui.settingsCollapsibleButton.collapsed = bool(readSetting(RELEASES_FOLDER))
-        header = self.ui.resultTable.horizontalHeader()
-        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        header.setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
-        self.ui.resultTable.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
-        self.ui.resultTable.setWordWrap(False)
-        rows = self.ui.resultTable.verticalHeader()
-        rows.setSectionResizeMode(qt.QHeaderView.Fixed)
-        rows.setDefaultSectionSize(self.ui.resultTable.fontMetrics().height() + ROW_MARGIN)
-        for widget in (self.ui.messageLabel, self.ui.resultCollapsibleButton):
-            widget.setVisible(False)
+        self.ui.messageLabel.setVisible(False)
+        self.ui.noticeLabel.setVisible(False)
 
     def _connect(self) -> None:
         self.ui.segmentButton.connect("clicked(bool)", self._onButton)
@@ -93,6 +114,7 @@ class SegmentTab:
         self.ui.releasesPathEdit.connect("currentPathChanged(QString)", self._onReleasesFolder)
         self.ui.runtimePathEdit.connect("currentPathChanged(QString)", self._onRuntime)
         self.logic.inspected.connect(self._onInspected)
+        self.logic.expected.connect(self._onExpected)
         self.logic.releasesListed.connect(self._onReleasesListed)
         self.logic.progressed.connect(self._onProgress)
         self.logic.finished.connect(self._onFinished)
@@ -111,7 +133,7 @@ class SegmentTab:
 
     def _start(self) -> None:
         self._showError(None)
-        self.ui.resultCollapsibleButton.setVisible(False)
+        self.result.clear()
         try:
             self.logic.segment(
                 self._parameters.inputVolume,
@@ -136,7 +158,7 @@ class SegmentTab:
             self._observeVolume(volume)
             self._choices.inspection = None
             self._showError(None)
-            self.ui.resultCollapsibleButton.setVisible(False)
+            self.result.clear()
             if volume is not None:
                 self._inspect(volume)
         self._fillReleases()
@@ -217,7 +239,8 @@ class SegmentTab:
         self.ui.progressLabel.text = " · ".join(word for word in words if word)
 
     def _onFinished(self, outcome: Outcome) -> None:
-        self._showResult(outcome)
+        if self._choices.volume is not None and findResult(self._choices.volume) is outcome.node:
+            self.result.show(outcome, self._choices.volume)  # and not another one of the queue
         self._update()
 
     def _onFailed(self, error: UserError) -> None:
@@ -251,6 +274,8 @@ class SegmentTab:
         self._showProblem(problem)
         self.ui.progressLabel.setVisible(running or (bool(reason) and problem is None))
         self._updateHints()
+        self.result.update()
+        self.queue.update()
 
     def _updateHints(self) -> None:
         self.ui.modalityLabel.text = confidenceWords(self._choices)
@@ -258,6 +283,26 @@ class SegmentTab:
         release = releaseToUse(self._choices)
         self.ui.releaseLabel.text = releaseWords(release) if release is not None else ""
         self.ui.releaseLabel.setVisible(release is not None)
+        for widget in (self.ui.releaseLabel, self.ui.releaseComboBox):
+            widget.toolTip = cardWords(release) if release is not None else _("The model that segments the volume.")
+        self._askExpectation()
+
+    def _askExpectation(self) -> None:
+        """Ask how long it will take whenever another volume, model or device is chosen, or a run has ended."""
+        ready = self.logic.state is State.IDLE and not reasonNotReady(self._choices)
+        if not ready:
+            self._expectedFor = None
+            self.ui.expectationLabel.setVisible(False)
+            return
+        volume, release = self._choices.volume, releaseToUse(self._choices).id
+        question = (modalityToUse(self._choices), release, self._choices.releasesFolder, self._choices.device.value)
+        if (volume.GetID(), *question) != self._expectedFor:
+            self._expectedFor = (volume.GetID(), *question)
+            self.logic.expect(volume, *question)
+
+    def _onExpected(self, expectation: Expectation | None) -> None:
+        self.ui.expectationLabel.text = "" if expectation is None else expectationWords(expectation)
+        self.ui.expectationLabel.setVisible(expectation is not None and self._expectedFor is not None)
 
     def _showProblem(self, problem: UserError | None) -> None:
         self.ui.messageLabel.setVisible(problem is not None)
@@ -286,36 +331,3 @@ class SegmentTab:
             combo.currentIndex = fitting.index(chosen) if chosen is not None else -1
         finally:
             self._fillingReleases = False
-
-    def _showResult(self, outcome: Outcome) -> None:
-        table = self.ui.resultTable
-        table.setRowCount(len(outcome.rows))
-        for number, row in enumerate(outcome.rows):
-            self._showRow(number, row)
-        # As high as its rows, so that it never scrolls; hints, because nothing has its size yet while it is hidden.
-        header = table.horizontalHeader().sizeHint.height()
-        rows = len(outcome.rows) * table.verticalHeader().defaultSectionSize
-        table.setFixedHeight(header + rows + 2 * table.frameWidth)
-        words = [
-            _("{release} as {modality}, {seconds:.1f} s on {device}.").format(
-                release=outcome.release,
-                modality=outcome.modality,
-                seconds=outcome.seconds,
-                device=_("the graphics card") if outcome.device.startswith("cuda") else _("the processor"),
-            ),
-            *outcome.notes,
-            _("Not a medical device: check the result before you use it."),
-        ]
-        self.ui.resultLabel.text = " ".join(words)
-        self.ui.resultCollapsibleButton.setVisible(True)
-
-    def _showRow(self, number: int, row: "ResultRow") -> None:
-        color = qt.QPixmap(COLOR_SIDE, COLOR_SIDE)
-        color.fill(qt.QColor(*row.color))
-        name = qt.QTableWidgetItem(row.name[:1].upper() + row.name[1:])
-        name.setIcon(qt.QIcon(color))
-        found = row.volumeMl > 0
-        volume = qt.QTableWidgetItem(f"{row.volumeMl:,.1f}" if found else _("not found"))
-        volume.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
-        self.ui.resultTable.setItem(number, 0, name)
-        self.ui.resultTable.setItem(number, 1, volume)

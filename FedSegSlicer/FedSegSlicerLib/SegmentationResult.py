@@ -1,16 +1,19 @@
-"""The worker's segmentation as one node in the scene, in its place and shown."""
+"""The worker's segmentation as one node in the scene, in its place and shown; and what was there before, for Undo."""
 
-import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
-from .Errors import UserError
+from .ResultPieces import GIVEN, Pieces, givenTag
 
 ROLE = "FedSegSlicer.SegmentedVolume"
 """Node reference from a result to the volume it was made of."""
+RELEASE = "FedSegSlicer.Release"
+"""Attribute of a result: what segmented it."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,32 @@ class ResultRow:
         name: what people read.
         color: red, green, blue, 0 to 255.
         volumeMl: volume in milliliters.
-        segmentId: its segment, ``""`` if the structure was not found.
+        segmentId: its segment, ``""`` if there is none.
+        meanIntensity: mean of the image's values in it, None where there is none.
+        checks: why a person should look at it, in words; empty if there is no reason but caution.
     """
 
     name: str
     color: tuple[int, int, int]
     volumeMl: float
     segmentId: str
+    meanIntensity: float | None = None
+    checks: tuple[str, ...] = ()
+
+
+@dataclass
+class Former:
+    """What a result replaced.
+
+    Attributes:
+        node: the result.
+        segmentation: its former content with everything the user did to it; None if there was no result.
+        release: what the former content was made by.
+    """
+
+    node: "slicer.vtkMRMLSegmentationNode"
+    segmentation: "slicer.vtkSegmentation | None"
+    release: str
 
 
 def findResult(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> "slicer.vtkMRMLSegmentationNode | None":
@@ -40,61 +62,101 @@ def findResult(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> "slicer.vtkMRMLS
     return None
 
 
-def loadResult(
-    path: Path, sha256: str, volumeNode: "slicer.vtkMRMLScalarVolumeNode", release: str
-) -> "slicer.vtkMRMLSegmentationNode":
-    """Read the worker's ``.seg.nrrd`` into the volume's result node, made on the first run, replaced on later ones.
+def placeResult(
+    segmentation: "slicer.vtkSegmentation", volumeNode: "slicer.vtkMRMLScalarVolumeNode", release: str
+) -> Former:
+    """Make this the content of the volume's result node, which is made on the first run and kept on later ones.
 
-    The node gets the volume's reference geometry, its place beside the volume in the subject hierarchy, and is left
-    without closed surface until ``showResult``.
+    The node gets the volume's reference geometry and its place beside the volume in the subject hierarchy. Names and
+    colors the user gave to former segments are kept. Nothing is copied: the former content stays as it is, for Undo.
 
     Args:
-        path: the file.
-        sha256: what the worker says the file's hash is.
+        segmentation: the new content; the segments have a surface already.
         volumeNode: what was segmented.
         release: what segmented it.
 
-    Raises:
-        UserError: ``result.unreadable``; the former result is untouched.
+    Returns:
+        What was there before.
     """
-    _checkFile(path, sha256)
     scene = volumeNode.GetScene()
-    loaded = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    try:
-        storage = slicer.vtkMRMLSegmentationStorageNode()
-        storage.SetFileName(str(path))
-        if not storage.ReadData(loaded):
-            raise _unreadable()
-        node = findResult(volumeNode) or scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-        node.GetSegmentation().DeepCopy(loaded.GetSegmentation())
-    finally:
-        scene.RemoveNode(loaded)
-    if not node.GetNodeReferenceID(ROLE):
+    node = findResult(volumeNode)
+    if node is None:
+        node = scene.CreateNodeByClass("vtkMRMLSegmentationNode")
+        node.UnRegister(None)
         node.SetName(scene.GenerateUniqueName(_("{volume} segmentation").format(volume=volumeNode.GetName())))
+        former = Former(node, None, "")
+        node.SetAndObserveSegmentation(segmentation)
+        scene.AddNode(node)
         node.SetNodeReferenceID(ROLE, volumeNode.GetID())
-    node.SetAttribute("FedSegSlicer.Release", release)
+        node.CreateDefaultDisplayNodes()
+    else:
+        former = Former(node, node.GetSegmentation(), node.GetAttribute(RELEASE) or "")
+        keepNamesAndColors(former.segmentation, segmentation)
+        _exchange(node, segmentation)
+    node.SetAttribute(RELEASE, release)
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
-    node.CreateDefaultDisplayNodes()
     _placeBeside(node, volumeNode)
-    return node
+    return former
 
 
-def _checkFile(path: Path, sha256: str) -> None:
-    # Slicer's storage node ends the whole application on a file that is cut short.
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise _unreadable() from error
-    if found != sha256:
-        raise _unreadable()
+def undo(former: Former) -> Former | None:
+    """Restore what was there before; return what that replaced, by which it can be brought back.
+
+    Returns:
+        None where there was no result before: the node is removed and cannot be brought back.
+    """
+    node = former.node
+    if former.segmentation is None:
+        node.GetScene().RemoveNode(node)
+        return None
+    present = Former(node, node.GetSegmentation(), node.GetAttribute(RELEASE) or "")
+    _exchange(node, former.segmentation)
+    node.SetAttribute(RELEASE, former.release)
+    return present
 
 
-def _unreadable() -> UserError:
-    return UserError(
-        "result.unreadable",
-        _("The worker's result could not be read."),
-        _("Try again; if it happens again, look whether the temporary folder's disk is full."),
-    )
+def _exchange(node: "slicer.vtkMRMLSegmentationNode", segmentation: "slicer.vtkSegmentation") -> None:
+    """Give the node other content, and tell everyone who shows its segments."""
+    before, after = set(node.GetSegmentation().GetSegmentIDs()), set(segmentation.GetSegmentIDs())
+    node.SetAndObserveSegmentation(segmentation)
+    for segmentId in before - after:
+        segmentation.InvokeEvent(slicer.vtkSegmentation.SegmentRemoved, segmentId)
+    for segmentId in after - before:
+        segmentation.InvokeEvent(slicer.vtkSegmentation.SegmentAdded, segmentId)
+    for segmentId in segmentation.GetSegmentIDs():
+        segmentation.InvokeEvent(slicer.vtkSegmentation.SegmentModified, segmentId)
+    segmentation.InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
+    node.Modified()
+
+
+def keepNamesAndColors(former: "slicer.vtkSegmentation", new: "slicer.vtkSegmentation") -> None:
+    """Give new segments the names and colors that the user gave to their predecessors.
+
+    A predecessor has the same terminology, or else the same segment ID; it was changed by the user if it no longer has
+    the name and color that it was made with.
+    """
+    byTerminology = {}
+    for segmentId in former.GetSegmentIDs():
+        byTerminology.setdefault(_tag(former.GetSegment(segmentId), _terminologyTag()), segmentId)
+    for segmentId in new.GetSegmentIDs():
+        segment = new.GetSegment(segmentId)
+        predecessor = former.GetSegment(byTerminology.get(_tag(segment, _terminologyTag()), segmentId))
+        if predecessor is None:
+            continue
+        given, now = _tag(predecessor, GIVEN).split("|", 3), givenTag(predecessor).split("|", 3)
+        if len(given) == 4 and given[3] != now[3]:
+            segment.SetName(predecessor.GetName())
+        if len(given) == 4 and given[:3] != now[:3]:
+            segment.SetColor(predecessor.GetColor())
+
+
+def _terminologyTag() -> str:
+    return slicer.vtkSegment.GetTerminologyEntryTagName()
+
+
+def _tag(segment: "slicer.vtkSegment", name: str) -> str:
+    text = vtk.mutable("")
+    return str(text) if segment.GetTag(name, text) else ""
 
 
 def _placeBeside(node: "slicer.vtkMRMLSegmentationNode", volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> None:
@@ -110,48 +172,46 @@ def _placeBeside(node: "slicer.vtkMRMLSegmentationNode", volumeNode: "slicer.vtk
         hierarchy.SetItemParent(item, parent)
 
 
-def showResult(node: "slicer.vtkMRMLSegmentationNode", volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> None:
-    """Show the result over its volume in the slice views, as surfaces in 3-D, and bring both into view."""
+def show(
+    node: "slicer.vtkMRMLSegmentationNode", volumeNode: "slicer.vtkMRMLScalarVolumeNode", pieces: Pieces
+) -> Iterator[None]:
+    """Show the result over its volume in the slice views and in 3-D, and bring both into view; in short steps."""
     slicer.util.setSliceViewerLayers(background=volumeNode)
-    node.CreateClosedSurfaceRepresentation()
+    yield
     display = node.GetDisplayNode()
     display.SetVisibility(True)
     display.SetVisibility3D(True)
-    center = _centerOfLargest(node)
-    if center is not None:
-        slicer.vtkMRMLSliceNode.JumpAllSlices(volumeNode.GetScene(), *center)
+    yield
+    found = [piece for piece in pieces.segments if piece.surface is not None]
+    if found:
+        largest = max(found, key=lambda piece: len(piece.surface.points))
+        slicer.vtkMRMLSliceNode.JumpAllSlices(volumeNode.GetScene(), *largest.center)
+    yield
     layoutManager = slicer.app.layoutManager()
     for index in range(layoutManager.threeDViewCount if layoutManager is not None else 0):
         layoutManager.threeDWidget(index).threeDView().resetFocalPoint()
+        yield
 
 
-def _centerOfLargest(node: "slicer.vtkMRMLSegmentationNode") -> tuple[float, float, float] | None:
-    """Return the RAS center (mm) of the segment with most voxels in its bounding box, None if all are empty."""
-    segmentation = node.GetSegmentation()
-    sizes = {}
-    for segmentId in segmentation.GetSegmentIDs():
-        bounds = [0.0] * 6
-        segmentation.GetSegment(segmentId).GetBounds(bounds)
-        if bounds[0] < bounds[1]:
-            sizes[segmentId] = (bounds[1] - bounds[0]) * (bounds[3] - bounds[2]) * (bounds[5] - bounds[4])
-    if not sizes:
-        return None
-    center = node.GetSegmentCenterRAS(max(sizes, key=sizes.get))
-    return (center[0], center[1], center[2]) if center is not None else None
-
-
-def resultRows(node: "slicer.vtkMRMLSegmentationNode", segments: list[dict]) -> list[ResultRow]:
+def resultRows(
+    node: "slicer.vtkMRMLSegmentationNode", segments: list[dict[str, Any]], doubts: list[dict[str, str]]
+) -> list[ResultRow]:
     """Return the worker's list of segments with the segments' names and colors in the scene.
 
     Args:
         node: the result.
-        segments: the worker's {name, value, code, volume_ml}.
+        segments: the worker's {name, value, code, volume_ml, mean_intensity}.
+        doubts: the worker's {label, code, reason}.
     """
     segmentation = node.GetSegmentation()
     rows = []
     for entry in segments:
-        segmentId = segmentation.GetSegmentIdBySegmentName(entry["name"])
-        segment = segmentation.GetSegment(segmentId) if segmentId else None
-        color = tuple(round(255 * part) for part in segment.GetColor()) if segment is not None else (128, 128, 128)
-        rows.append(ResultRow(entry["name"], color, float(entry["volume_ml"]), segmentId))
+        segment = segmentation.GetSegment(f"Segment_{entry['value']}")
+        name, color = entry["name"], (128, 128, 128)
+        if segment is not None:
+            name, color = segment.GetName(), tuple(round(255 * part) for part in segment.GetColor())
+        reasons = tuple(doubt["reason"] for doubt in doubts if doubt["label"] == entry["name"])
+        segmentId = f"Segment_{entry['value']}" if segment is not None else ""
+        mean = entry["mean_intensity"]
+        rows.append(ResultRow(name, color, float(entry["volume_ml"]), segmentId, mean, reasons))
     return rows

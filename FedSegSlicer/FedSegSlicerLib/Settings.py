@@ -1,9 +1,19 @@
 """What belongs to this computer and not to a scene: kept in Slicer's settings."""
 
+from pathlib import Path
+
 import qt
+
+from .RuntimeLocator import usualInstallFolder
 
 RELEASES_FOLDER = "FedSegSlicer/ReleasesFolder"
 RUNTIME = "FedSegSlicer/Runtime"
+RUNTIME_FOLDER = "FedSegSlicer/RuntimeFolder"
+RUNTIME_WHEELS = "FedSegSlicer/RuntimeWheels"
+RUNTIME_PROXY = "FedSegSlicer/RuntimeProxy"
+RUNTIME_CA = "FedSegSlicer/RuntimeCertificates"
+SITE_FOLDER = "FedSegSlicer/SiteFolder"
+SEEN_RELEASES = "FedSegSlicer/SeenReleases"
 
 
 def readSetting(key: str) -> str:
@@ -15,3 +25,9 @@ def readSetting(key: str) -> str:
 def writeSetting(key: str, value: str) -> None:
     """Keep a setting."""
     qt.QSettings().setValue(key, value)
+
+
+def runtimeFolder() -> Path:
+    """Return the folder that the module installs its runtime into: the user's, or the usual one."""
+    chosen = readSetting(RUNTIME_FOLDER)
+    return Path(chosen) if chosen else usualInstallFolder()

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,12 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from .Background import onThread
 from .Errors import UserError
 from .WorkerProcess import CallLater
 
 if TYPE_CHECKING:
     import numpy as np
-
-POLL_MS = 30
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def checkVolume(volumeNode: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
         raise UserError(
             "volume.four-dimensional",
             _("This is one moment of a 4-D sequence."),
-            _("Choose the moment, copy it with 'Clone' in the Data module, and segment the copy."),
+            _("Segment all its moments under 'Several volumes'; or 'Clone' this one in the Data module and use that."),
         )
     if image.GetNumberOfScalarComponents() not in (1, 3, 4):
         raise UserError(
@@ -171,21 +169,13 @@ class VolumeExchange:
         self._forgetWritten()
         self._count += 1
         path = self.folder() / f"volume-{self._count}.nrrd"
-        problems: list[UserError] = []
         snapshot = takeSnapshot(volumeNode)
-        thread = threading.Thread(target=_writeAndKeepProblem, args=(snapshot, path, problems), daemon=True)
-        thread.start()
 
-        def look() -> None:
-            if thread.is_alive():
-                self._callLater(POLL_MS, look)
-            elif problems:
-                onError(problems[0])
-            else:
-                self._written = (key, path)
-                onDone(path)
+        def done(_none: None) -> None:
+            self._written = (key, path)
+            onDone(path)
 
-        self._callLater(POLL_MS, look)
+        onThread(self._callLater, lambda: writeNrrd(snapshot, path), done, onError, unwritable)
 
     def clear(self) -> None:
         """Delete everything that was written."""
@@ -210,17 +200,11 @@ class VolumeExchange:
         return (volumeNode.GetID(), image.GetMTime(), image.GetPointData().GetScalars().GetMTime(), place)
 
 
-def _writeAndKeepProblem(snapshot: VolumeSnapshot, path: Path, problems: list[UserError]) -> None:
-    try:
-        writeNrrd(snapshot, path)
-    except UserError as error:
-        problems.append(error)
-    except (OSError, ValueError) as error:
-        logging.warning("FedSegSlicer: the volume could not be written: %s", type(error).__name__)
-        problems.append(
-            UserError(
-                "disk.full",
-                _("The volume could not be written to the temporary folder."),
-                _("Free some space on that disk, and try again."),
-            )
-        )
+def unwritable(error: Exception) -> UserError:
+    """Return the error of a file that could not be written for the worker."""
+    logging.warning("FedSegSlicer: the volume could not be written: %s", type(error).__name__)
+    return UserError(
+        "disk.full",
+        _("The volume could not be written to the temporary folder."),
+        _("Free some space on that disk, and try again."),
+    )

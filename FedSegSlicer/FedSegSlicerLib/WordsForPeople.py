@@ -1,10 +1,12 @@
 """Numbers as people say them."""
 
+import html
+
 from slicer.i18n import tr as _
 
 from .Parameters import ModalityChoice
 from .ReadyCheck import Choices
-from .SegmentLogic import Inspection, Release
+from .SegmentTypes import Expectation, Inspection, Release
 
 
 def timeWords(seconds: float | None) -> str:
@@ -16,13 +18,38 @@ def timeWords(seconds: float | None) -> str:
     return _("about {count} min left").format(count=round(seconds / 60))
 
 
+def sizeWords(megabytes: int) -> str:
+    """Return a size for people."""
+    return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes} MB"
+
+
+def expectationWords(expectation: Expectation) -> str:
+    """Return how long a run may take and how much memory it may need, or that nobody knows yet."""
+    if expectation.seconds is None:
+        return _("How long it takes here is unknown until the first run with this model.")
+    seconds, memory = expectation.seconds, sizeWords(max(1, round(expectation.memoryBytes / 1e6)))
+    time = _("{count} s").format(count=max(1, round(seconds)))
+    if seconds >= 90:
+        time = _("{count} min").format(count=round(seconds / 60))
+    words = _("Expect about {time} and {memory} of memory, as in {runs} earlier runs here.")
+    if expectation.runs == 1:
+        words = _("Expect about {time} and {memory} of memory, as in one earlier run here.")
+    words = words.format(time=time, memory=memory, runs=expectation.runs)
+    if expectation.memoryBytes <= expectation.freeBytes:
+        return words
+    free = _("Only {free} are free: close other programs first.").format(
+        free=sizeWords(round(expectation.freeBytes / 1e6))
+    )
+    return f"{words} {free}"
+
+
 def confidenceWords(choices: Choices) -> str:
     """Return what the volume seems to be, how sure that is, and why."""
     inspection = choices.inspection
     if not isinstance(inspection, Inspection):
         return ""
     words = _("{modality}, {percent} % sure: {reason}.").format(
-        modality=_nameOf(inspection.modality),
+        modality=modalityName(inspection.modality),
         percent=round(100 * inspection.confidence),
         reason=inspection.reason.rstrip("."),
     )
@@ -46,6 +73,34 @@ def releaseWords(release: Release) -> str:
     return " ".join(words)
 
 
-def _nameOf(modality: str) -> str:
+def cardWords(release: Release) -> str:
+    """Return a release's card as rich text: who made it of what, who signed it, and how well it did by structure."""
+    card = release.card
+    lines = [
+        f"<b>{html.escape(release.id)}</b>",
+        _("Made by the federation {federation} ({rule}) on {day}.").format(
+            federation=html.escape(card["federation"]), rule=html.escape(card["rule"]), day=card["created"][:10]
+        ),
+        _("Trained on {cases} cases of {sites} sites in {rounds} rounds.").format(
+            cases=card["training_cases"], sites=release.sites, rounds=release.rounds
+        ),
+        _("Signed by {signer}.").format(signer=html.escape(card["signer"])),
+    ]
+    scores = [score for score in card["scores"] if score["metric"] == "dice"]
+    lines += [
+        _("{label}: Dice {mean:.2f} ± {spread:.2f} in {cases} cases").format(
+            label=html.escape(score["label"]),
+            mean=score["mean"],
+            spread=score["standard_deviation"],
+            cases=score["cases"],
+        )
+        for score in scores
+    ]
+    note = _("Scores are the sites' own, of the model as it was before the last round.") if scores else _("No scores.")
+    return "<br>".join([*lines, note])
+
+
+def modalityName(modality: str) -> str:
+    """Return the name people read of a DICOM modality code."""
     known = {choice.value: choice.label() for choice in ModalityChoice}
     return known.get(modality, modality)

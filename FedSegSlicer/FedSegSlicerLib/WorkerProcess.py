@@ -1,5 +1,6 @@
 """The worker as a child process, behind a protocol that knows neither Qt nor Slicer."""
 
+import contextlib
 import queue
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Protocol
 from .Signal import Signal
 
 CallLater = Callable[[int, Callable[[], None]], object]
-"""``callLater(milliseconds, function)``: in Slicer ``qt.QTimer.singleShot``, without Qt ``EventLoop.callLater``."""
+"""``callLater(milliseconds, function)``: in Slicer ``QtTimer.callLater``, without Qt ``EventLoop.callLater``."""
 
 
 class WorkerProcessProtocol(Protocol):
@@ -150,7 +151,8 @@ class SubprocessWorker:
         for line in process.stdout:
             self._loop.post(lambda line=line: self.lineReceived.emit(line.rstrip(b"\r\n")))
         code = process.wait()
-        process.stdin.close()
+        with contextlib.suppress(OSError):  # what could not be written any more has nobody to read it
+            process.stdin.close()
         self._loop.post(lambda: self.finished.emit(f"it ended with status {code}"))
 
     def _readLog(self, process: "subprocess.Popen[bytes]") -> None:

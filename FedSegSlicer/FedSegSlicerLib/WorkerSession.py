@@ -7,7 +7,7 @@ from typing import Any
 from . import PROTOCOL, VERSION
 from .Errors import UserError
 from .JsonRpcClient import JsonRpcClient, Progress
-from .RuntimeLocator import RuntimeLocator
+from .RuntimeLocator import RuntimeLocator, otherVersionError
 from .Signal import Signal
 from .WorkerProcess import CallLater, WorkerProcessProtocol
 
@@ -77,14 +77,19 @@ class WorkerSession:
         request.id = client.request(method, params, done(onResult), done(onError), onProgress)
         return request
 
-    def cancel(self, request: Request) -> None:
-        """Cancel a request; a worker that does not stop within two seconds is ended, which loses nothing."""
+    def cancel(self, request: Request, patienceMs: int = CANCEL_PATIENCE_MS) -> None:
+        """Cancel a request; a worker that does not stop in time is ended, which loses nothing but its start.
+
+        Args:
+            request: what is no longer wanted.
+            patienceMs: how long the worker has; the user's own cancelling takes two seconds at most.
+        """
         if request.isDone or request.isCancelled:
             return
         request.isCancelled = True
         if self._client is not None and request.id is not None:
             self._client.cancel(request.id)
-        self._callLater(CANCEL_PATIENCE_MS, lambda: None if request.isDone else self.stop())
+        self._callLater(patienceMs, lambda: None if request.isDone else self.stop())
 
     def stop(self) -> None:
         """End the worker; open requests fail, the next request starts another."""
@@ -138,15 +143,9 @@ class WorkerSession:
 
 def versionProblem(greeting: dict[str, Any]) -> UserError | None:
     """Return what is wrong with the worker's versions, None if they are the module's."""
-    from slicer.i18n import tr as _
-
     if greeting["protocol"] == PROTOCOL and greeting["version"] == VERSION:
         return None
-    return UserError(
-        "runtime.other-version",
-        _("The module is version {own}, its runtime {other}.").format(own=VERSION, other=greeting["version"]),
-        _("Install the runtime again, so that both are the same."),
-    )
+    return otherVersionError(greeting["version"])
 
 
 def notStartedError() -> UserError:
@@ -156,7 +155,7 @@ def notStartedError() -> UserError:
     return UserError(
         "runtime.unusable",
         _("FedSegSlicer's worker could not be started with this runtime."),
-        _("Choose another runtime under Settings, or install it again."),
+        _("Press Repair under Settings, or choose another runtime there."),
     )
 
 

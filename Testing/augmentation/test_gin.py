@@ -230,6 +230,17 @@ def test_no_gradient_is_kept():
     assert not apply_gin(images, draw_gin(GinConfig(), 1, 3, 2, sample_generator(0))).requires_grad
 
 
+@pytest.mark.parametrize("per_batch", [False, True])
+def test_an_image_with_a_value_that_is_no_number_spoils_no_other(per_batch):
+    images = images_of(2)
+    drawn = draw_gin(GinConfig(per_batch=per_batch), 1, 3, 2, sample_generator(0))
+    whole = apply_gin(images, drawn)
+    images[1, 0, 4, 4] = float("nan")
+    spoilt = apply_gin(images, drawn)
+    assert bool(spoilt[1].isnan().any())
+    assert torch.equal(spoilt[[0, 2]], whole[[0, 2]])
+
+
 def test_an_empty_image_stays_empty():
     images = torch.zeros(1, 1, 8, 8)
     assert not apply_gin(images, draw_gin(GinConfig(), 1, 1, 2, sample_generator(0))).any()

@@ -88,6 +88,34 @@ def test_zoom_and_shift_stay_within_what_was_asked():
     assert (np.abs(offsets).max(axis=0) > np.array([2.5, 3.0, 3.5])).all()
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_stretching_draws_every_axis_by_itself(dimensions):
+    """A ball becomes an ellipsoid: its standard deviation along each axis tells by how much."""
+    image, label = ball((44, 52, 60), radius=12.0)
+    if dimensions == 2:
+        image, label = image[22], label[22]
+    config = SpatialConfig(probability=1.0, rotation_degrees=0.0, scaling=0.0, shift_fraction=0.0, stretching=0.3)
+    labels = label.expand(30, *label.shape)
+    _, moved = SpatialAugmentation(config, dimensions)(image.expand(30, 1, *image.shape), labels, sample_generator(0))
+    before = np.argwhere(label.numpy()).std(axis=0)
+    factors = np.array([np.argwhere(mask.numpy()).std(axis=0) for mask in moved]) / before
+    assert (factors.min(axis=0) < 0.8).all()
+    assert (factors.max(axis=0) > 1.2).all()
+    assert 0.68 < factors.min() < factors.max() < 1.32
+    assert np.abs(np.corrcoef(factors.T)[0, 1]) < 0.5
+    volumes = np.array([float(mask.sum()) for mask in moved]) / float(label.sum())
+    np.testing.assert_allclose(volumes, factors.prod(axis=1), rtol=0.05)
+
+
+def test_draws_without_stretching_are_what_they_were():
+    """The other draws of the same generator do not change where stretching is off."""
+    images = torch.rand(2, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    first = SpatialAugmentation(SpatialConfig(probability=1.0), 2)(images, images[:, 0], sample_generator(4))[0]
+    config = SpatialConfig(probability=1.0, stretching=1e-9)
+    again = SpatialAugmentation(config, 2)(images, images[:, 0], sample_generator(4))[0]
+    torch.testing.assert_close(again[0], first[0])
+
+
 @pytest.mark.parametrize(("axis", "dims"), [("k", (2,)), ("j", (3,)), ("i", (4,))])
 def test_flips_only_the_axes_named(axis, dims):
     images = torch.rand(20, 1, 4, 5, 6, generator=torch.Generator().manual_seed(0))

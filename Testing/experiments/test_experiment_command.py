@@ -1,23 +1,23 @@
 """``fedseg experiment`` through its entry point, on a small data set of generated patients."""
 
-import csv
 import json
+import re
 import shutil
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from phantom_data import write_data_set
 
 from FedSegCore.common.errors import CancelledError
 from FedSegCore.common.progress import Progress
 from FedSegCore.experiments.config import read_experiment
 from FedSegCore.experiments.data import read_sites
+from FedSegCore.experiments.kept import keep, read_finished
 from FedSegCore.experiments.runner import ExperimentRun
 from FedSegCore.inference.devices import choose_device
 from FedSegCore.models.release import list_releases
-from FedSegCore.phantoms.patient_files import write_patient
-from FedSegCore.phantoms.torso import make_patient
 from FedSegCore.volumes.preparation import prepare
 
 EXPERIMENT = """
@@ -76,13 +76,7 @@ training = { patch_size = [1, 48, 48], batch_size = 4, steps_per_round = 3 }
 def study(tmp_path_factory) -> Path:
     """A folder with the experiment's file and its data set."""
     folder = tmp_path_factory.mktemp("study")
-    data = folder / "data" / "phantoms"
-    rows = []
-    for n in range(5):
-        files = write_patient(data, f"case{n}", make_patient("CT", 50 + n, size="test"))
-        rows.append([f"case{n}", files.image.name, files.labels.name, "here", f"p{n}", "", ""])
-    with (data / "manifest.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["case", "image", "mask", "site", "patient", "labels_present", "note"], *rows])
+    write_data_set(folder / "data" / "phantoms", "CT", "case", first_seed=50)
     (folder / "tiny.toml").write_text(EXPERIMENT)
     return folder
 
@@ -130,13 +124,30 @@ def test_a_killed_experiment_goes_on_where_it_was_with_the_same_numbers(study, f
 
     with pytest.raises(CancelledError):
         run_to(study, out, Progress(cancel_in_the_second_run, stop))
-    assert not (out / "results.json").exists()
     kept = sorted(path.parent.name for path in out.glob("runs/*/run.json"))
     assert kept
     assert len(kept) < 6
+    assert len(json.loads((out / "results.json").read_text())["runs"]) == len(kept)
     run_to(study, out, Progress())
     again, unbroken = (json.loads((folder / "results.json").read_text())["rows"] for folder in (out, finished))
     assert again == unbroken
+
+
+def test_what_was_kept_of_an_unfinished_experiment_is_not_run_again(fedseg, study, finished, tmp_path):
+    (kept,) = keep([read_finished(finished)], tmp_path)
+    out = tmp_path / "out"
+    command = ("experiment", study / "tiny.toml", "--out", out, "--threads", 1, "--kept", kept)
+    done = fedseg(*command)
+    assert done.code == 0, done.err
+    assert "5 runs were kept" in done.err
+    # run anew: the default's first seed alone, whose models are published
+    assert [path.parent.name for path in out.glob("runs/*/*") if path.is_dir()] == ["flames-seed0"]
+    assert [release.id for release in list_releases(out / "releases")] == ["tiny-CT-v1"]
+    again, before = (read_finished(folder).rows for folder in (out, finished))
+    assert again == before
+    (study / "changed.toml").write_text((study / "tiny.toml").read_text().replace("rounds = 2", "rounds = 3"))
+    refused = fedseg("experiment", study / "changed.toml", "--out", tmp_path / "other", "--kept", kept)
+    assert (refused.code, "experiment.other-kept" in refused.err) == (3, True)
 
 
 def test_results_of_another_experiment_are_not_mixed_in(fedseg, study, finished, tmp_path):
@@ -145,6 +156,18 @@ def test_results_of_another_experiment_are_not_mixed_in(fedseg, study, finished,
     done = fedseg("experiment", changed, "--out", finished, "--data", study / "data")
     assert done.code == 3
     assert "experiment.other-folder" in done.err
+
+
+def test_words_and_goals_may_be_mended_afterwards(study, finished):
+    text = (study / "tiny.toml").read_text()
+    mended = study / "mended.toml"
+    words = 'title = "Mended"\nfindings = ["Looked into."]'
+    mended.write_text(re.sub(r"^title = .*", words.replace("\n", r"\n"), text, count=1, flags=re.MULTILINE))
+    config = read_experiment(mended)
+    before = json.loads((finished / "results.json").read_text())
+    run = ExperimentRun(config, read_sites(config, study / "data"), "quick", finished, choose_device("cpu"))
+    assert run.run(Progress())["rows"] == before["rows"]
+    assert json.loads((finished / "experiment.json").read_text())["title"] == "Mended"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +213,7 @@ def test_the_shipped_experiment_splits_the_real_images_by_patient(real_data):
             assert x[0] < x[1], (site.name, case.case_id)
 
 
-@pytest.mark.parametrize("name", ["fedgs", "flames"])
+@pytest.mark.parametrize("name", ["fedgs", "fedgs-liver", "flames"])
 def test_shipped_experiments_find_their_real_pictures(real_data, name):
     config = read_experiment(Path(__file__).resolve().parents[2] / "experiments" / f"{name}.toml")
     contract = config.contract()

@@ -1,5 +1,6 @@
 """Experiment files: merging, refusals, and the files we ship."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -28,31 +29,40 @@ def test_every_shipped_experiment_is_valid(path: Path) -> None:
                 assert task.network.dimensions == 3 or task.training.patch_size[0] == 1
 
 
-ISSUE = {
-    "fedgin": {
-        f"{augmentation}-{arrangement}"
-        for augmentation in ("plain", "spatial", "gin-batch", "gin-image", "gin-ipa")
-        for arrangement in ("together", "modality", "local", "centralised", "ct-to-mr", "mr-to-ct")
-    },
-    "fedgin-limited": {
-        f"mr{patients}-{augmentation}-{arrangement}"
-        for patients in (1, 2, 4)
-        for augmentation in ("plain", "spatial", "gin-batch", "gin-image", "gin-ipa")
-        for arrangement in ("together", "alone", "centralised")
-    },
-    "fedgs": {"fedavg", "fedgs", "normalised", "constant", "oversampling"},
-    "mixtures": {
-        f"{augmentation}-{rule}"
-        for augmentation in ("spatial", "gin")
-        for rule in ("fedavg", "flames", "fedgs", "flames-fedgs")
-    },
+AUGMENTATIONS = ("plain", "spatial", "gin-batch", "gin-image", "gin-ipa")
+
+
+def combined(*axes: tuple[str, ...]) -> set[str]:
+    return {"-".join(points) for points in product(*axes)}
+
+
+LIMITED = combined(AUGMENTATIONS, ("together", "alone", "centralised"))
+FEDGS = {"fedavg", "fedgs", "normalised", "constant", "oversampling"}
+MIXTURES = combined(("spatial", "gin"), ("fedavg", "flames", "fedgs", "flames-fedgs"))
+ALPHAS = ("alpha-paper", "alpha-mean", "alpha-half", "alpha-strong")
+ABSENCES = ("none", "missing-10", "missing-30", "missing-50", "missing-70", "late", "gone")
+WHOLE = {
+    "fedgin": combined(AUGMENTATIONS, ("together", "modality", "local", "centralised")),
+    "fedgin-transfer": combined(AUGMENTATIONS, ("ct-to-mr", "mr-to-ct")),
+    "fedgin-limited": LIMITED,
+    "fedgin-limited-1": LIMITED,
+    "fedgin-limited-4": LIMITED,
+    "flames": combined(ALPHAS, ("inverse", "equal", "direct"))
+    | {"fedavg-all", "fedavg-modality", "local", "centralised", "centralised-all"}
+    | {"single-site", "single-site-all", "unseen-ultrasound", "unseen-mr"}
+    | {"unseen-organ", "unseen-organ-fedavg", "unseen-organ-all"},
+    "fedgs": FEDGS,
+    "fedgs-liver": FEDGS,
+    "mixtures": MIXTURES,
+    "mixtures-us": MIXTURES,
+    "dropout": combined(ABSENCES, ("flames", "fedavg")),
 }
 
 
-@pytest.mark.parametrize("name", ISSUE)
+@pytest.mark.parametrize("name", WHOLE)
 def test_the_shipped_comparisons_are_whole(name: str) -> None:
     config = read_experiment(EXPERIMENTS / f"{name}.toml")
-    assert set(config.settings) == ISSUE[name]
+    assert set(config.settings) == WHOLE[name]
     assert len(config.seeds) >= 3
 
 
@@ -60,14 +70,16 @@ def test_the_points_of_a_comparison_are_what_they_are_called() -> None:
     config = read_experiment(EXPERIMENTS / "fedgin-limited.toml")
 
     def gin(name: str) -> object:
-        return config.federation_of(f"mr2-{name}-together", "quick", 0).augmentation
+        return config.federation_of(f"{name}-together", "quick", 0).augmentation
 
     plain, spatial, batch, image, ipa = map(gin, ("plain", "spatial", "gin-batch", "gin-image", "gin-ipa"))
     assert (plain.gin, plain.spatial) == (None, None)
     assert spatial.gin is None
     assert spatial.spatial == batch.spatial == image.spatial == ipa.spatial
     assert [(a.gin.per_batch, a.gin.ipa) for a in (batch, image, ipa)] == [(True, False), (False, False), (False, True)]
-    assert config.settings["mr2-plain-together"].training_patients == {"mr-a": 2}
+    for few, patients in (("fedgin-limited", 2), ("fedgin-limited-1", 1), ("fedgin-limited-4", 4)):
+        limits = [one.training_patients for one in read_experiment(EXPERIMENTS / f"{few}.toml").settings.values()]
+        assert limits == [{"mr-a": patients}] * 15
     alphas = read_experiment(EXPERIMENTS / "flames.toml")
     options = alphas.federation_of("alpha-mean-direct", "quick", 0).aggregation.options
     assert options == {"alpha_offset": 0.0, "sizes": "direct"}
@@ -85,6 +97,34 @@ def test_settings_replace_only_what_they_name() -> None:
     assert without.augmentation.gin is None
     assert without.augmentation.spatial == with_gin.augmentation.spatial
     assert without.training == with_gin.training
+
+
+def test_a_file_may_build_on_another(tmp_path: Path) -> None:
+    (tmp_path / "abdomen.toml").write_text((EXPERIMENTS / "abdomen.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    child = tmp_path / "child.toml"
+    child.write_text(
+        'base = "abdomen.toml"\nname = "child"\nseeds = [7]\n'
+        '[federation]\nrounds = 3\n[settings.local]\ntitle = "alone"\n'
+    )
+    config, parent = read_experiment(child), read_experiment(EXPERIMENTS / "abdomen.toml")
+    assert (config.name, config.seeds, config.settings["local"].title) == ("child", (7,), "alone")
+    assert config.settings["local"].pooling == "local"
+    assert config.sites == parent.sites
+    mine, theirs = (one.federation_of("flames", "quick", 0) for one in (config, parent))
+    assert mine == theirs.model_copy(update={"name": "child", "rounds": 3})
+    grandchild = tmp_path / "grandchild.toml"
+    grandchild.write_text('base = "child.toml"\n')
+    with pytest.raises(BadInputError) as caught:
+        read_experiment(grandchild)
+    assert caught.value.code == "experiment.base"
+
+
+def test_what_sites_would_refuse_is_refused_on_reading(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text((EXPERIMENTS / "abdomen.toml").read_text(encoding="utf-8").replace('"unet"', '"best"', 1))
+    with pytest.raises(BadInputError) as caught:
+        read_experiment(file)
+    assert caught.value.code == "network.unknown"
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 import csv
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from phantom_data import write_data_set
 from PIL import Image
 
 from FedSegCore.common.progress import Progress
+from FedSegCore.experiments import runner
 from FedSegCore.experiments.config import ExperimentConfig, ExperimentSite, read_experiment
 from FedSegCore.experiments.data import read_site, read_sites
 from FedSegCore.experiments.report import write_experiment_report
@@ -18,8 +21,6 @@ from FedSegCore.experiments.runs import CohortSite, federations_of, training_sit
 from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.inference.devices import choose_device
 from FedSegCore.learning.cohort import Cohort
-from FedSegCore.phantoms.patient_files import write_patient
-from FedSegCore.phantoms.torso import make_patient
 from FedSegCore.volumes.labels import CodedTerm, Label, LabelContract
 
 EXPERIMENT = """
@@ -139,15 +140,7 @@ rounds = 3
 def study(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("kinds")
     for modality in ("CT", "MR"):
-        data = folder / "data" / modality.lower()
-        rows = []
-        for n in range(5):
-            name = f"{modality.lower()}{n}"
-            files = write_patient(data, name, make_patient(modality, 70 + n, size="test"))
-            rows.append([name, files.image.name, files.labels.name, "here", f"p-{name}", "", ""])
-        with (data / "manifest.csv").open("w", newline="") as file:
-            head = ["case", "image", "mask", "site", "patient", "labels_present", "note"]
-            csv.writer(file).writerows([head, *rows])
+        write_data_set(folder / "data" / modality.lower(), modality, modality.lower(), first_seed=70)
     (folder / "kinds.toml").write_text(EXPERIMENT)
     return folder
 
@@ -265,10 +258,76 @@ def test_the_page_is_computed_from_the_rows(fedseg, run, rows, tmp_path):
     assert "Phantoms, not patients." in page
     assert "Rounds to 90 % of the last validation Dice" in page
     assert "Milliseconds a step" in page
+    (picture,) = (tmp_path / "docs" / "results").iterdir()
+    assert f"](results/{picture.name})" in page
+    drawing = picture.read_text(encoding="utf-8")
+    # what the goals name, with the validation Dice of the site that has a validation patient
+    for word in ("FLAMES", "one place", "CT: training loss", "MR: training loss", "CT: validation Dice"):
+        assert f">{word}<" in drawing, word
+    assert ">CT only<" not in drawing
+    overlap = [row["iou"] for row in rows if (row["setting"], row["modality"]) == ("flames", "CT")]
+    halves = [np.mean(overlap[:2]), np.mean(overlap[2:])]
+    assert f" {np.mean(halves):.3f} ± {np.std(halves, ddof=1):.3f} (2) |" in page.split("| FLAMES |")[1].split("\n")[0]
     # by hand: FLAMES on CT, mean over two cases (one a seed) of the mean over two labels
     dice = [row["dice"] for row in rows if (row["setting"], row["modality"]) == ("flames", "CT")]
     cases = [np.mean(dice[:2]), np.mean(dice[2:])]
     assert f"| FLAMES | {np.mean(cases):.3f} ± {np.std(cases, ddof=1):.3f} (2) |" in page
+
+
+def test_the_page_is_made_again_from_what_was_kept(fedseg, run, tmp_path):
+    first, again = tmp_path / "first" / "results.md", tmp_path / "again" / "results.md"
+    kept = tmp_path / "kept"
+    assert fedseg("results", run.folder, "--out", first, "--keep", kept).code == 0
+    (file,) = kept.iterdir()
+    assert file.name == "kinds-quick.json.gz"
+    bytes_before = file.read_bytes()
+    assert fedseg("results", file, "--out", again, "--keep", kept).code == 0
+    assert again.read_text(encoding="utf-8") == first.read_text(encoding="utf-8")
+    drawings = [(page.parent / "results" / "kinds-quick.svg").read_bytes() for page in (first, again)]
+    assert drawings[0] == drawings[1]
+    assert file.read_bytes() == bytes_before
+
+
+def test_the_page_says_what_has_not_been_run(fedseg, study, run, tmp_path):
+    files = tmp_path / "experiments"
+    files.mkdir()
+    text = (study / "kinds.toml").read_text()
+    (files / "kinds.toml").write_text(text)
+    (files / "other.toml").write_text(text.replace('name = "kinds"', 'name = "other"').replace("Every kind", "Another"))
+    # as if the second seed were not done yet
+    part = tmp_path / "part"
+    part.mkdir()
+    shutil.copy(run.folder / "experiment.json", part)
+    results = json.loads((run.folder / "results.json").read_text())
+    for key in ("runs", "rows"):
+        results[key] = [one for one in results[key] if one["seed"] == 0]
+    (part / "results.json").write_text(json.dumps(results))
+    page_file = tmp_path / "results.md"
+    assert fedseg("results", part, "--out", page_file, "--experiments", files).code == 0
+    page = page_file.read_text(encoding="utf-8")
+    open_ends = page.split("## What has not been run")[1].split("\n## ")[0]
+    settings = len(run.config.settings)
+    assert f"* Every kind of setting (`kinds`, `quick`): {settings} of its runs." in open_ends
+    assert "* Every kind of setting (`kinds`): budget `full`." in open_ends
+    assert "* Another of setting (`other`): budget `quick` and `full`." in open_ends
+    assert f"| Every kind of setting | quick | {settings} of {2 * settings} | 0 |" in page
+    assert f"**Unfinished**: {settings} of {2 * settings} runs" in page
+
+
+def test_results_are_written_after_every_run_those_that_goals_name_first(run, monkeypatch):
+    written: list[dict] = []
+    monkeypatch.setattr(runner, "write_json", lambda path, value: written.append(value))
+    monkeypatch.setattr(run, "run_one", lambda setting, seed, _: {"setting": setting, "seed": seed, "rows": []})
+    run.run(Progress())
+    settings, seeds = len(run.config.settings), len(run.config.seeds)
+    assert [len(one["runs"]) for one in written] == list(range(1, settings * seeds + 1))
+    last = written[-1]["runs"]
+    # the goals name flames (also default and reference) and one-place
+    named, others = {"flames", "one-place"}, run.config.settings.keys() - {"flames", "one-place"}
+    for seed, first, after in ((0, 0, 4), (1, 2, 4 + len(others))):
+        assert {(one["setting"], one["seed"]) for one in last[first : first + 2]} == {(name, seed) for name in named}
+        rest = last[after : after + len(others)]
+        assert {(one["setting"], one["seed"]) for one in rest} == {(name, seed) for name in others}
 
 
 def test_the_report_bears_settings_that_test_some_sites_only(run, tmp_path):

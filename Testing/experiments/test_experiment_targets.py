@@ -68,6 +68,39 @@ def test_a_goal_may_be_the_budgets_own():
     assert not verdict.reached
 
 
+def test_settings_are_compared_on_what_all_of_them_have():
+    """An unfinished experiment has a seed of one setting that the other has not: here an easy case."""
+    rows = [row("new", "c1", 0.5), row("new", "c9", 1.0, seed=1), row("old", "c1", 0.4)]
+    goal = Target(text="t", setting="new", kind="difference", against=("old",), modality="CT")
+    verdict = judge(goal, rows, ["new", "old"], "quick")
+    assert verdict is not None
+    assert verdict.found == pytest.approx(0.1)
+    # a third setting has one case only: the interval between the first two is of that case too
+    rows += [row("old", "c9", 0.2, seed=1), row("third", "c1", 0.3)]
+    among = Target(text="t", setting="new", kind="difference", against=("old", "third"), modality="CT")
+    verdict = judge(among, rows, ["new", "old", "third"], "quick")
+    assert verdict is not None
+    assert verdict.gap is not None
+    assert (verdict.gap.mean, verdict.gap.cases) == (pytest.approx(0.1), 1)
+    apart = judge(goal, [row("new", "c1", 0.5), row("old", "c2", 0.4)], ["new", "old"], "quick")
+    assert apart is not None
+    assert apart.found is None
+
+
+def test_a_comparison_comes_with_its_paired_interval():
+    rows = [row("new", "p1", 0.9), row("new", "p2", 0.5), row("old", "p1", 0.6), row("old", "p2", 0.6)]
+    goal = Target(text="t", setting="new", kind="difference", against=("old",), modality="CT")
+    verdict = judge(goal, rows, ["new", "old"], "quick")
+    assert verdict is not None
+    assert verdict.gap is not None
+    # the patients' differences are 0.3 and -0.1; a resample holds one of them twice, or both
+    assert verdict.gap.mean == pytest.approx(0.1)
+    assert (verdict.gap.low, verdict.gap.high) == (pytest.approx(-0.1), pytest.approx(0.3))
+    alone = judge(Target(text="t", setting="new", modality="CT"), rows, ["new"], "quick")
+    assert alone is not None
+    assert alone.gap is None
+
+
 def test_the_standard_error_is_over_patients_not_seeds_or_cases():
     rows = [
         row("a", "c1", 0.2, patient="p"),

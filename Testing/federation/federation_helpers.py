@@ -30,6 +30,7 @@ def federation(**changes) -> FederationConfig:
         "rounds": 3,
         "aggregation": AggregationConfig(rule="fedavg"),
         "join_deadline_s": 100.0,
+        "return_deadline_s": 100.0,
         "round_deadline_s": 50.0,
     }
     return FederationConfig.model_validate({**entries, **changes})
@@ -78,8 +79,8 @@ class AddingTrainer:
             trained["a"][0, 0] = np.nan
         if wrong == "shape":
             trained["b"] = np.zeros((5,), np.float32)
-        score = CaseScore("case-1", "liver", min(1.0, 0.1 * number), 0.05 * number, None)
-        return RoundResult(trained, self.examples, 5, 1.0 / number, (score,), {}, {"train": 0.5})
+        score = CaseScore("case-1", "liver", min(1.0, 0.1 * number), min(1.0, 0.05 * number), None)
+        return RoundResult(trained, self.examples, min(5, self.examples), 1.0 / number, (score,), {}, {"train": 0.5})
 
 
 @dataclass

@@ -295,6 +295,46 @@ class TestBatchNorm:
             later.site_model("stranger")
 
 
+MIXED = {"h": np.float16, "f": np.float32, "d": np.float64, "i": np.int64, "b": np.bool_}
+
+
+class TestMixedTypes:
+    @pytest.mark.parametrize("name", [name for name in rule_names() if name != "flower"])
+    def test_every_rule_keeps_every_tensors_type_and_averages_floats_only(self, name):
+        """Two sites far apart in what is not a float: nothing between them may come out."""
+
+        def sent(site, value, n):
+            weights = {key: np.full(3, value, kind) for key, kind in MIXED.items()}
+            extras = {f"fedgs/{key}": np.full(3, -value, kind) for key, kind in MIXED.items() if key in "hfd"}
+            return SiteUpdate(site, weights, n, 1, extras)
+
+        group = {key: np.zeros(3, kind) for key, kind in MIXED.items()}
+        made = run(build_rule(AggregationConfig(rule=name)), [sent("a", 2, 5), sent("b", 7, 9)], group)
+        models = [made.group_model, *([made.site_model("a"), made.site_model("b")] if made.site_model else [])]
+        for one in models:
+            assert {key: array.dtype for key, array in one.items()} == {k: np.dtype(kind) for k, kind in MIXED.items()}
+            assert set(one["i"].tolist()) in ({2}, {7})
+            assert one["b"].all()
+            for key in "hfd":
+                assert 2.0 <= float(one[key][0]) <= 7.0
+                assert float(one[key][0]) == pytest.approx(float(one["d"][0]), rel=1e-3)
+
+    @pytest.mark.parametrize("name", [name for name in rule_names() if name not in ("flower", "krum")])
+    def test_a_value_that_is_no_number_stays_where_it_is(self, name):
+        """The server refuses such answers; a rule that met one all the same would spread it to no other value."""
+
+        def sent(site, value):
+            weights = {"w": np.full(4, value, np.float32)}
+            if site == "b":
+                weights["w"][2] = np.nan
+            return SiteUpdate(site, weights, 5, 1, {"fedgs/w": -weights["w"]})
+
+        updates = [sent("a", 1.0), sent("b", 3.0), sent("c", 5.0)]
+        made = run(build_rule(AggregationConfig(rule=name)), updates, {"w": np.zeros(4, np.float32)})
+        assert np.isnan(made.group_model["w"]).tolist() == [False, False, True, False]
+        assert_allclose(made.group_model["w"][[0, 1, 3]], 3.0)
+
+
 class TestRegistry:
     @pytest.mark.parametrize("name", [name for name in rule_names() if name != "flower"])
     def test_every_rule_folds_one_site(self, name):

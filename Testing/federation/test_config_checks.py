@@ -49,3 +49,31 @@ def test_fedgs_needs_sites_that_send_it(tmp_path, aggregation):
         with pytest.raises(BadInputError) as error:
             check_federation(federation(aggregation=aggregation, training=training, trainings=trainings))
         assert error.value.code == "federation.fedgs-off"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ('[networks.default]\nname = "best"', "network.unknown"),
+        ('[networks.default]\nname = "utnet"\ndimensions = 3', "network.dimensions"),
+        ("[networks.default.options]\nwidth = 3", "network.options"),
+        ('[networks.default.options]\nnorm = "batch"', "federation.batch-norm-policy"),
+        ('[training]\nloss = "best"', "loss.unknown"),
+        ('[training]\nloss = "flames"\nloss_options = { dice = 1 }', "loss.options"),
+        ('[training]\nschedule = "best"', "schedule.unknown"),
+        ("[networks.default]\ndimensions = 2", "training.task"),
+        ('[training.oversampling]\nlabels = ["lesion"]', "fedgs.label-unknown"),
+        ('[trainings.all]\nfedgs = { labels = ["lesion"] }', "fedgs.label-unknown"),
+        ('[trainings.all]\nfedgs = {}\nloss = "best"', "loss.unknown"),
+    ],
+)
+def test_what_sites_would_refuse_in_their_first_round_is_refused_on_reading(tmp_path, change, code):
+    with pytest.raises(BadInputError) as error:
+        read_federation_config(written(tmp_path, "fedgs", f"{FILE}{change}\n"))
+    assert error.value.code == code
+
+
+def test_what_sites_take_is_read(tmp_path):
+    text = FILE.replace("momentum = 0.5", 'batch_norm = "local"')
+    text += '[networks.default]\ndimensions = 2\noptions = { norm = "batch" }\n[training]\npatch_size = [1, 64, 64]\n'
+    assert read_federation_config(written(tmp_path, "fedgs", text)).networks["default"].dimensions == 2

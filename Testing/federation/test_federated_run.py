@@ -16,7 +16,9 @@ from FedSegCore.federation.local_grid import LocalGrid, LocalNode
 from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.publishing import last_scores, publish_outcome
 from FedSegCore.federation.server_app import app
+from FedSegCore.federation.tasks import training_task
 from FedSegCore.learning.cohort import Cohort, PreparedCase
+from FedSegCore.learning.trainer import LocalTrainer
 from FedSegCore.models.release import open_release
 from FedSegCore.models.signing import load_or_make_key, public_key_of
 from FedSegCore.networks.config import NetworkConfig
@@ -106,6 +108,41 @@ def test_sites_learn_a_model_per_modality_and_it_is_published(tmp_path):
     assert liver.standard_deviation == pytest.approx(np.std(last))
     for name, array in release.weights().items():
         assert_array_equal(array, outcome.groups["CT"].model[name])
+
+
+def two_organs(seed: int, annotated: tuple[int, ...]) -> PreparedCase:
+    """A bright box (1) and a dark one (2) in noise; whoever outlines them may leave out either."""
+    generator = np.random.default_rng(seed)
+    image = generator.normal(0.5, 0.03, SHAPE)
+    labels = np.zeros(SHAPE, np.uint8)
+    for value, level, side in ((1, 0.95, 1), (2, 0.05, 17)):
+        j, i = generator.integers(1, 18), generator.integers(side, side + 3)
+        box = (slice(None), slice(j, j + 12), slice(i, i + 11))
+        image[box] = level
+        if value in annotated:
+            labels[box] = value
+    name = f"case-{seed}"
+    return PreparedCase(name, name, image[None].astype(np.float16), labels, Grid(SHAPE, (1.0, 1.0, 2.0)), annotated)
+
+
+def test_sites_that_annotate_disjoint_organs_train_a_model_of_both(tmp_path):
+    labels = [
+        {"name": name, "value": value, "type": {"code": "1", "meaning": name}, "colour": (value, 0, 0)}
+        for value, name in ((1, "bright"), (2, "dark"))
+    ]
+    config = small(grouping="together", aggregation={"rule": "fedavg"}, contract={"labels": labels}, rounds=14)
+    halves = {
+        "bright": ("CT", Cohort((two_organs(0, (1,)), two_organs(1, (1,))), ())),
+        "dark": ("CT", Cohort((two_organs(2, (2,)), two_organs(3, (2,))), ())),
+    }
+    outcome = run_in_process(config, halves, tmp_path / "run")
+    group = outcome.groups["all"]
+    assert group.trained_values() == (1, 2)
+    unseen = [two_organs(seed, (1, 2)) for seed in (7, 8)]
+    judge = LocalTrainer(training_task(config, "CT"), Cohort(tuple(unseen), ()), site="judge")
+    found = {(score.case, score.label): score.dice for score in judge.score(group.model, unseen)}
+    assert len(found) == 4
+    assert min(found.values()) > 0.55, found
 
 
 def test_flowers_server_app_runs_the_federation_of_its_run(tmp_path, monkeypatch):

@@ -35,8 +35,14 @@ from FedSegCore.federation.tasks import training_task
 from FedSegCore.federation.tensors import ENTRY, from_record, tensor_count, to_record
 from FedSegCore.federation.trainer_port import SiteDescription
 from FedSegCore.learning.results import CaseScore, RoundResult
+from FedSegCore.volumes.usual import FEATURES, CohortUsual, Usual
 
+LABELS = ("liver", "spleen")
 MODEL = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.asarray(3, np.int64)}
+
+
+def usual(**changes) -> Usual:
+    return Usual.model_validate({"patients": 1, "mean": (1.0,), "deviation": (0.1,), **changes})
 
 
 def code_of(work) -> str:
@@ -177,7 +183,8 @@ class TestServerChecks:
 
     def test_a_good_answer_passes(self):
         check_result(self.report(), MODEL, {"fedgs/w": MODEL["w"]}, MODEL, 2)
-        check_report(self.report(annotated=(1, 2)), 2)
+        check_report(self.report(annotated=(1, 2), scores=(CaseScore("c", "spleen", 0.5, 0.4),)), LABELS)
+        check_report(self.report(usual=CohortUsual(volumes={1: usual(), 2: usual()})), LABELS)
 
     @pytest.mark.parametrize(
         ("report", "weights", "extras", "code"),
@@ -201,12 +208,17 @@ class TestServerChecks:
         [
             ({"scores": (CaseScore("c", "liver", 1.5, 0.1),)}, "reply.scores"),
             ({"scores": (CaseScore("c", "liver", 0.5, 0.1, float("nan")),)}, "reply.scores"),
+            ({"scores": (CaseScore("c", "kidney", 0.5, 0.4),)}, "reply.scores"),
             ({"seconds": {"train": -1.0}}, "reply.seconds"),
             ({"annotated": (1, 3)}, "reply.annotated"),
+            ({"usual": CohortUsual(volumes={3: usual()})}, "reply.usual"),
+            ({"usual": CohortUsual(volumes={1: usual(patients=1000)})}, "reply.usual"),
+            ({"usual": CohortUsual(volumes={1: usual(mean=(51.0,))})}, "reply.usual"),
+            ({"usual": CohortUsual(look=usual(mean=(0.1,) * FEATURES, deviation=(99.0,) * FEATURES))}, "reply.usual"),
         ],
     )
     def test_what_is_wrong_with_a_report_is_named(self, report, code):
-        assert code_of(lambda: check_report(self.report(**report), 2)) == code
+        assert code_of(lambda: check_report(self.report(**report), LABELS)) == code
 
     def test_a_missing_tensor_is_named(self):
         assert code_of(lambda: check_result(self.report(), {"w": MODEL["w"]}, {}, MODEL, 2)) == "reply.names"

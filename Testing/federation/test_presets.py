@@ -42,8 +42,8 @@ def test_fedgin_is_the_papers():
     assert gin is not None
     assert (gin.probability, gin.per_batch, gin.layers, gin.hidden_channels) == (1.0, True, 4, 2)
     assert config.augmentation.spatial is None
-    # one of eight, at least, holds the organ
-    assert training.foreground_fraction * training.batch_size == 1.0
+    assert training.stratified
+    assert (training.warm_up_steps, training.gradient_clip) == (0, None)
     count = parameter_count(build_network(training_task(config, "CT").network))
     assert count == pytest.approx(1.93e6, rel=0.01)
 
@@ -55,7 +55,13 @@ def test_flames_is_the_papers():
     assert (config.training.loss, config.training.loss_options) == ("flames", {"dice_share": 0.7})
     assert all(config.preprocessing_of(modality).in_plane_size == (240, 240) for modality in ("MR", "US"))
     assert config.augmentation.gin is None
-    assert config.augmentation.spatial is not None
+    spatial = config.augmentation.spatial
+    assert spatial is not None
+    assert min(spatial.rotation_degrees, spatial.scaling, spatial.stretching, spatial.shift_fraction) > 0
+    assert set(spatial.flip_axes) == {"j", "i"}
+    # grey values within [0, 1], as they are
+    assert not any(config.preprocessing_of(modality).standardise for modality in ("MR", "US"))
+    assert (config.training.warm_up_steps, config.training.gradient_clip) == (0, None)
     # one logit more than the paper's single one: 64 weights and a shift
     count = parameter_count(build_network(training_task(config, "US").network))
     assert count - (64 + 1) == 31_264_705
@@ -70,6 +76,7 @@ def test_fedgs_is_the_papers():
     assert training.fedgs is not None
     assert (training.fedgs.log_base, training.fedgs.threshold) == (100.0, 150.0)
     assert (training.fedgs.normalise, training.fedgs.constant_eta) == (False, False)
+    assert (training.warm_up_steps, training.gradient_clip) == (0, None)
     assert config.preprocessing_of("ES").in_plane_size == (512, 512)
     network = training_task(config, "ES").network
     assert (network.name, network.in_channels) == ("utnet", 3)

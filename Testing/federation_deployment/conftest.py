@@ -1,27 +1,21 @@
 """A tiny federation of real processes on loopback, and a site whose trainer listens in a thread."""
 
-import json
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Listener
 from pathlib import Path
 
 import pytest
-from tiny_deployment import tiny_policy, write_cohort
+from tiny_deployment import serving, tiny_policy, write_cohort
 
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder, CoordinatorSettings
 from FedSegCore.federation.coordinator.loopback import LoopbackFederation, SiteSpec
-from FedSegCore.federation.site.cohort_trainer import CohortTrainer
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
-from FedSegCore.federation.site.trainer_process import TrainerServer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackFederation]:
-    """Coordinator and two connected sites, ``a`` and ``b``, as real processes."""
+    """Coordinator and two connected sites, ``a`` and ``b``, as real processes; a file has its own and may stop it."""
     root = tmp_path_factory.mktemp("deployment")
     sites = [SiteSpec(name, "CT", write_cohort(root / f"images-{name}", seed)) for seed, name in enumerate("ab")]
     with LoopbackFederation(root / "federation", "tiny", sites, threads=1, device="cpu") as running:
@@ -60,10 +54,5 @@ def site(tmp_path: Path, coordinator: CoordinatorFolder) -> SiteFolder:
 @pytest.fixture
 def served(site: SiteFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SiteFolder, bytes]]:
     """Return the site and the key of its trainer, which listens in a thread of this process."""
-    key = b"k" * 32
-    address = str(tmp_path_factory.mktemp("s") / "t")
-    with Listener(address, "AF_UNIX", authkey=key) as listener:
-        site.trainer_address.write_text(json.dumps({"address": address, "key": key.hex(), "pid": os.getpid()}))
-        server = TrainerServer(site, CohortTrainer(site))
-        threading.Thread(target=server.serve, args=(listener,), daemon=True).start()
+    with serving(site, tmp_path_factory.mktemp("s")) as key:
         yield site, key

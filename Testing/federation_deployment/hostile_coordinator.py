@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+from FedSegCore import __version__
 from FedSegCore.federation.bundle import thin_bundle
 
 _SHADOW = """
@@ -21,17 +22,24 @@ app = ClientApp()
 _SERVER = """
 import os
 from pathlib import Path
-from flwr.app import Message, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.serverapp import ServerApp
 
 app = ServerApp()
 
+def asked(grid, content, timeout):
+    nodes = sorted(grid.get_node_ids())[:1]
+    replies = grid.send_and_receive([Message(content, n, "query") for n in nodes], timeout=timeout)
+    return ", ".join(f"node error {r.error.code}" if r.has_error() else "node answered" for r in replies) or "nothing"
+
 @app.main()
 def main(grid, context):
-    nodes = list(grid.get_node_ids())[:1]
-    replies = grid.send_and_receive([Message(RecordDict(), n, "query") for n in nodes], timeout=25)
-    told = ", ".join(f"node error {r.error.code}" if r.has_error() else "node answered" for r in replies)
-    Path(os.environ["HOSTILE_REPORT"]).write_text(told)
+    told = [asked(grid, RecordDict(), 25)]
+    # random, so that its chunks are not told apart as one and the same
+    giant = ArrayRecord({"tensors": Array(np.random.default_rng(1).random(3_000_000))})
+    told += [asked(grid, RecordDict({"model": giant}), 8), asked(grid, RecordDict(), 25)]
+    Path(os.environ["HOSTILE_REPORT"]).write_text("; ".join(told))
 """
 
 
@@ -44,6 +52,11 @@ def hostile_bundle() -> bytes:
         "FedSegCore/federation/__init__.py": "",
         "FedSegCore/federation/client_app.py": _SHADOW,
         "hostile_server.py": _SERVER,
+        "sitecustomize.py": _SHADOW,
+        "usercustomize.py": _SHADOW,
+        "hostile.pth": "import sitecustomize",
+        "../../escaped.py": _SHADOW,
+        "/../../../run/escaped.py": _SHADOW,
         "pyproject.toml": pyproject.replace("FedSegCore.federation.server_app", "hostile_server"),
     }
     manifest = [f"{name},{hashlib.sha256(text.encode()).hexdigest()},{len(text) * 8}" for name, text in files.items()]
@@ -55,15 +68,31 @@ def hostile_bundle() -> bytes:
 
 
 def run_stock_server_app() -> None:
-    """Run a server app as stock Flower does: unpack the bundle and run what is in it."""
+    """Run the server app of the bundle, with stock Flower's code but for the checks that would stop an attacker."""
+    import importlib
+
     from flwr.superlink.cli import flwr_serverapp
 
     from FedSegCore.federation.superexec import task_arguments
+
+    runtime = importlib.import_module("flwr.superlink.runtime.run_serverapp")
+    runtime.install_from_fab = _unpack_server
 
     arguments = task_arguments()
     sys.argv = ["flwr-serverapp", "--runtime-api-address", arguments.runtime_api_address, "--token", arguments.token]
     sys.argv += ["--root-certificates", str(arguments.root_certificates)]
     flwr_serverapp()
+
+
+def _unpack_server(content: bytes, *_: object, **__: object) -> Path:
+    # where Flower looks for it
+    place = f"fedsegslicer.fedsegslicer.{__version__}.{hashlib.sha256(content).hexdigest()[:8]}"
+    folder = Path(os.environ["FLWR_HOME"]) / "apps" / place
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for name in ("hostile_server.py", "pyproject.toml"):
+            (folder / name).write_bytes(archive.read(name))
+    return folder
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from safetensors.torch import save_file
 from tiny_deployment import CONTRACT, tiny_federation, write_cohort
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, FedSegError, UsageError
@@ -34,12 +35,14 @@ from FedSegCore.federation import flower_version
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder, CoordinatorSettings
 from FedSegCore.federation.coordinator.follow import RunFollower, write_run
-from FedSegCore.federation.initial_model import initial_model
-from FedSegCore.federation.log_tail import LogTail
+from FedSegCore.federation.initial_model import PRETRAINED_FILE, initial_model
+from FedSegCore.federation.log_tail import LogTail, cut_log
+from FedSegCore.federation.presets import read_preset
 from FedSegCore.federation.process_group import Restarts, stop_trees
 from FedSegCore.federation.site.cohort_file import load_cohort, read_cohort_file
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.keys import public_key_fingerprint, read_public_key
+from FedSegCore.federation.site.node import SiteProcesses, SiteState
 from FedSegCore.federation.site.trainer_client import TrainerClient
 from FedSegCore.federation.site.trainer_wire import (
     Frame,
@@ -52,6 +55,8 @@ from FedSegCore.federation.site.trainer_wire import (
 )
 from FedSegCore.federation.tasks import training_task
 from FedSegCore.learning.results import CaseScore, RoundRequest, RoundResult
+from FedSegCore.networks.config import NetworkConfig
+from FedSegCore.networks.registry import build_network
 from FedSegCore.volumes.preprocessing import Preprocessing
 
 Wait = Callable[..., None]
@@ -158,7 +163,7 @@ def test_a_cohort_is_read_through_the_sites_own_numbers(tmp_path: Path) -> None:
         (lambda told: told["cases"][1].update(patient=told["cases"][0]["patient"]), "both train and validation"),
         (lambda told: [case.update(role="validation") for case in told["cases"]], "at least one case"),
         (lambda told: told.update(modality="ct"), "modality"),
-        (lambda told: told["cases"][0].update(name="Jane Doe"), r"cases\.0\.name"),
+        (lambda told: told["cases"][0].update(name="Jane Doe"), r"cases\.0\.…: Extra"),
     ],
 )
 def test_a_wrong_cohort_file_is_refused_by_what_is_wrong(
@@ -312,6 +317,24 @@ def test_only_whole_lines_are_read_and_each_once(tmp_path: Path) -> None:
     assert LogTail(file, from_end=True).lines() == []
 
 
+def test_a_log_that_grows_is_set_aside_while_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    tail = LogTail(file)
+    with file.open("ab") as log:
+        log.write(b"a" * 50 + b"\nlast\n")
+        log.flush()
+        assert tail.lines()[-1] == "last"
+        cut_log(file, 100)
+        assert file.stat().st_size == 56
+        cut_log(file, 40)
+        assert file.stat().st_size == 0
+        log.write(b"next\n")
+    assert (tmp_path / "log.1").read_bytes().endswith(b"\nlast\n")
+    assert file.read_bytes() == b"next\n"
+    assert tail.lines() == ["next"]
+    cut_log(tmp_path / "none", 1)
+
+
 def test_progress_of_a_run_is_the_mean_of_its_groups(coordinator: CoordinatorFolder) -> None:
     run_folder = write_run(coordinator, "first", tiny_federation())
     told: list[tuple[float, str]] = []
@@ -328,8 +351,49 @@ def test_progress_of_a_run_is_the_mean_of_its_groups(coordinator: CoordinatorFol
         write_run(coordinator, "../escape", tiny_federation())
 
 
+def test_pretrained_weights_lie_in_the_runs_folder_or_the_run_is_not_made(
+    coordinator: CoordinatorFolder, tmp_path: Path
+) -> None:
+    network = build_network(NetworkConfig(name="flames_densenet_unet", dimensions=2))
+    weights = {f"features.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
+    file = tmp_path / "densenet121.safetensors"
+    save_file(weights, file)
+    run_folder = write_run(coordinator, "begun", read_preset("flames"), file)
+    assert (run_folder / PRETRAINED_FILE).read_bytes() == file.read_bytes()
+    with pytest.raises(BadInputError, match="begins with DenseNet-121"):
+        write_run(coordinator, "unused", read_preset("fedgin"), file)
+    assert not (coordinator.runs / "unused").exists()
+
+
 def test_sending_a_frame_never_pickles() -> None:
     ours, theirs = Pipe()
     with ours, theirs:
         send(ours, Frame({"method": "describe"}))
         assert json.loads(theirs.recv_bytes()) == {"method": "describe", "tensors": False}
+
+
+def test_a_refused_site_tries_on_until_the_refusal_lasts(site: SiteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What SuperNode's end means, told by its exit code and its log, without any process."""
+    now = [1000.0]
+    monkeypatch.setattr("FedSegCore.federation.site.node.time.monotonic", lambda: now[0])
+    processes = SiteProcesses(site)
+
+    def ends(code: int, log: str) -> SiteState:
+        processes._recent = [log]
+        processes._explain_end(code)
+        return processes.state
+
+    # the same end for an expelled site and for one whose clock is wrong
+    assert ends(0, "") is SiteState.RETRYING
+    now[0] += 74.0
+    assert ends(1, "Exit Code: 305") is SiteState.RETRYING
+    # connected again: nothing is counted against it
+    processes._note_connection(["connected to the federation"])
+    now[0] += 500.0
+    assert ends(1, "Exit Code: 305") is SiteState.RETRYING
+    assert ends(0, "") is SiteState.RETRYING
+    now[0] += 75.0
+    assert ends(0, "") is SiteState.RETRYING
+    assert ends(1, "Exit Code: 305") is SiteState.ENDED
+    assert processes.error is not None
+    assert processes.error.code == "site.expelled"

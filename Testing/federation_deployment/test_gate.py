@@ -15,16 +15,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from FedSegCore.common.errors import BadInputError
-from FedSegCore.federation.checks import PolicyError, check_limits
+from FedSegCore.federation.checks import check_limits
 from FedSegCore.federation.messages import write_result
 from FedSegCore.federation.payload import payload_of
 from FedSegCore.federation.site.accountant import running_epsilon
 from FedSegCore.federation.site.gate import GateFacts, Outgoing, pass_gate
 from FedSegCore.federation.site.gated_trainer import pseudonym
-from FedSegCore.federation.site.policy import SitePolicy, TrainingLimits, policy_words, read_policy, write_policy
+from FedSegCore.federation.site.policy import (
+    PolicyError,
+    SitePolicy,
+    TrainingLimits,
+    policy_words,
+    read_policy,
+    write_policy,
+)
 from FedSegCore.federation.tensors import to_record
 from FedSegCore.learning.privacy import METRICS, PrivacyRules
 from FedSegCore.learning.results import CaseScore, RoundRequest, RoundResult
+from FedSegCore.volumes.usual import FEATURES, CohortUsual, Usual
 
 # norm of the model: √(3² + 4²) = 5; of the update: √(6² + 8²) = 10
 RECEIVED = {"w": np.array([3.0, 0.0], np.float32), "b": np.array([4.0], np.float32), "n": np.array(7, np.int64)}
@@ -63,6 +71,41 @@ def code_of(**arguments) -> str:
     with pytest.raises(BadInputError) as error:
         send(**arguments)
     return error.value.code
+
+
+def usual(patients: int, mean: float = 1.23456) -> Usual:
+    return Usual(patients=patients, mean=(mean,), deviation=(0.12345,))
+
+
+LOOK = Usual(patients=6, mean=(0.11111,) * FEATURES, deviation=(0.01119,) * FEATURES)
+COHORT = CohortUsual(look=LOOK, volumes={1: usual(6), 2: usual(5), 3: usual(4)})
+
+
+class TestWhatIsUsual:
+    def test_nothing_is_told_of_fewer_patients_than_the_minimum_and_all_is_rounded(self):
+        rules = PrivacyRules(minimum_cases=5, decimals=2)
+        told = send(replace(RESULT, usual=COHORT), rules, labels=3).result.usual
+        assert told.volumes == {
+            1: Usual(patients=6, mean=(1.23,), deviation=(0.12,)),
+            2: Usual(patients=5, mean=(1.23,), deviation=(0.12,)),
+        }
+        assert told.look == Usual(patients=6, mean=(0.11,) * FEATURES, deviation=(0.01,) * FEATURES)
+        nobody = send(replace(RESULT, usual=COHORT), PrivacyRules(minimum_cases=6, decimals=2), labels=3).result.usual
+        assert set(nobody.volumes) == {1}
+
+    def test_the_policy_may_hold_either_back(self):
+        for held, look, volumes in (("look", False, 3), ("volumes", True, 0)):
+            rules = PrivacyRules(metrics=tuple(name for name in METRICS if name != held))
+            told = send(replace(RESULT, usual=COHORT), rules, labels=3).result.usual
+            assert (told.look is not None, len(told.volumes)) == (look, volumes)
+
+    def test_a_label_that_the_contract_does_not_have_is_refused(self):
+        assert code_of(result=replace(RESULT, usual=COHORT), labels=2) == "gate.counts"
+
+    def test_the_policy_says_so_in_words(self):
+        words = " ".join(policy_words(SitePolicy()))
+        assert "mean and spread over patients of each structure's volume" in words
+        assert "histogram" in words
 
 
 class TestWhatMayLeave:

@@ -12,6 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from tiny_deployment import tiny_federation, tiny_policy
 
 from FedSegCore.federation.client_app import answer
+from FedSegCore.federation.compression import lowered, raised
 from FedSegCore.federation.initial_model import initial_model
 from FedSegCore.federation.messages import RoundOrder, read_introduction, read_result, write_order, write_query
 from FedSegCore.federation.payload import payload_of
@@ -22,6 +23,7 @@ from FedSegCore.federation.site.policy import SitePolicy, write_policy
 from FedSegCore.federation.site.trainer_client import TrainerClient
 from FedSegCore.federation.tasks import training_task
 from FedSegCore.federation.tensors import to_record
+from FedSegCore.learning.exchange import ExchangeConfig
 from FedSegCore.learning.privacy import PrivacyRules
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the test listens on a Unix socket")
@@ -99,7 +101,7 @@ def test_an_order_beyond_the_policy_is_refused_and_journalled_before_any_image_i
     write_policy(site.policy_file, tiny_policy(**limits))
     assert only_a_code(train(site, order(**asked))) == code
     told = entries(site)
-    assert [entry.kind for entry in told] == ["enrolled", "order-received", "refused"]
+    assert [entry.kind for entry in told] == ["enrolled", "policy-changed", "order-received", "refused"]
     assert told[-1] == Refused(code=code, round_number=1, measured=float(bounds[0]), allowed=float(bounds[1]))
 
 
@@ -181,3 +183,26 @@ def test_the_commands_show_policy_and_journal(
     assert '"line": 2' in broken.out
     assert "journal.broken" in broken.err
     assert fedseg("site", "journal", site.path).code == 3
+
+
+def test_a_shortened_answer_is_journalled_as_it_leaves_and_stays_within_the_clipping_norm(served: Served) -> None:
+    site, _ = served
+    with_privacy(site, clip_norm=0.05, norm_bound=10.0)
+    config = tiny_federation(exchange=ExchangeConfig(precision="int8", top_k=0.2, downlink="float16"))
+    task = training_task(config, "CT")
+    model = initial_model(task.network, 3)
+    received = raised(lowered(model, config.exchange))
+    for number in (1, 2, 3):
+        asked = RoundOrder(group="CT", round_number=number, rounds=3, seed=3, task=task, exchange=config.exchange)
+        answered = train(site, write_order(asked, to_record(lowered(model, config.exchange))))
+        left = entries(site)[-1]
+        assert isinstance(left, Left)
+        assert left.sha256 == payload_of(answered).sha256
+        report, weights, _ = read_result(answered, received)
+        assert report.encoded
+        change = [weights[name] - array for name, array in received.items() if array.dtype.kind == "f"]
+        # what was held back in the rounds before joins the update before it is clipped
+        assert 0.0 < np.sqrt(sum(float((one.astype(np.float64) ** 2).sum()) for one in change)) <= 0.05 * (1 + 1e-4)
+    kept = site.run / "remainder"
+    assert len(list(kept.iterdir())) == 2
+    assert kept.stat().st_mode & 0o077 == 0

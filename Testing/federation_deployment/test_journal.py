@@ -9,6 +9,7 @@ import stat
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -18,16 +19,28 @@ from pydantic import ValidationError
 from FedSegCore.common.errors import BadInputError, CannotDoHereError
 from FedSegCore.federation.site.journal import Journal
 from FedSegCore.federation.site.journal_entries import (
+    BundleApproved,
+    CaseAdded,
+    CaseRemoved,
     CohortRead,
+    ConsentGiven,
+    ConsentRevoked,
+    ControlChanged,
     Enrolled,
     Entry,
+    GinChosen,
+    GinUsed,
     Healed,
     Introduced,
+    InvitationAccepted,
     Left,
     Line,
     OrderReceived,
+    PolicyChanged,
     Refused,
+    ReleaseReceived,
     ReleaseUsed,
+    UsualTold,
     parse_line,
 )
 
@@ -44,6 +57,22 @@ ENTRIES: list[Entry] = [
     Refused(code="gate.norm", round_number=2, measured=1e9, allowed=10.0),
     ReleaseUsed(modality="CT", weights_sha256=B),
 ]  # fmt: skip
+
+MORE_ENTRIES: list[Entry] = [
+    Healed(bytes=3, sha256=A),
+    GinChosen(own=True, alpha_low=0.1, alpha_high=0.9, layers=4, kernel_sizes=(1, 3), per_batch=False),
+    GinUsed(round_number=2, own=True),
+    UsualTold(round_number=1, volumes=3, look=True, fewest_patients=5),
+    ReleaseReceived(weights_sha256=B, bytes=5),
+    BundleApproved(sha256=A, approved=True),
+    InvitationAccepted(invitation_sha256=A, coordinator_key_sha256=B, compared=True),
+    CaseAdded(case="0123456789abcdef"),
+    CaseRemoved(case="0123456789abcdef"),
+    ConsentGiven(case="0123456789abcdef"),
+    ConsentRevoked(case="0123456789abcdef"),
+    ControlChanged(what="paused"),
+    PolicyChanged(policy_sha256=A, minimum_cases=5),
+]
 
 
 def journal(folder: Path, **options) -> Journal:
@@ -250,8 +279,12 @@ PLANTED = [
 ]
 
 
+def test_every_kind_of_entry_is_tried_below():
+    assert {type(entry) for entry in (*ENTRIES, *MORE_ENTRIES)} == set(get_args(Entry))
+
+
 @pytest.mark.parametrize("planted", PLANTED)
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.kind)
+@pytest.mark.parametrize("entry", [*ENTRIES, *MORE_ENTRIES], ids=lambda entry: entry.kind)
 def test_no_field_of_any_entry_takes_what_tells_a_patient(entry: Entry, planted: str):
     for field in entry.__class__.model_fields:
         with pytest.raises(ValidationError):

@@ -2,6 +2,10 @@
 
 import json
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Listener
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,10 @@ import psutil
 import SimpleITK as sitk
 
 from FedSegCore.federation.config import AggregationConfig, FederationConfig
+from FedSegCore.federation.site.cohort_trainer import CohortTrainer
+from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.policy import SitePolicy, TrainingLimits
+from FedSegCore.federation.site.trainer_process import TrainerServer
 from FedSegCore.learning.config import TrainingConfig
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.volumes.labels import CodedTerm, Label, LabelContract
@@ -70,6 +77,18 @@ def write_cohort(folder: Path, seed: int, cases: int = 2) -> Path:
     file = folder / "cohort.json"
     file.write_text(json.dumps({"modality": "CT", "cases": listed}))
     return file
+
+
+@contextmanager
+def serving(site: SiteFolder, place: Path) -> Iterator[bytes]:
+    """Let a site's trainer listen in a thread of this process, at a socket in ``place``; yields its key."""
+    key = b"k" * 32
+    address = str(place / "t")
+    with Listener(address, "AF_UNIX") as listener:
+        site.trainer_address.write_text(json.dumps({"address": address, "key": key.hex(), "pid": os.getpid()}))
+        server = TrainerServer(site, CohortTrainer(site))
+        threading.Thread(target=server.serve, args=(listener, key), daemon=True).start()
+        yield key
 
 
 def family(pid: int = os.getpid()) -> list[psutil.Process]:

@@ -42,8 +42,11 @@ def test_slab_by_slab_is_the_same_as_the_whole_at_once(shape, spacing, target, d
     two_best = np.sort(whole, axis=0)[-2:]
     clear = two_best[1] - two_best[0] > 1e-5  # rounding may decide ties either way
     np.testing.assert_array_equal(labels.array[0][clear], whole.argmax(0)[clear])
-    for value, probability in found.items():
-        assert probability == pytest.approx(whole.max(0)[labels.array[0] == value].mean(), abs=1e-4)
+    for value, sure in found.items():
+        inside = labels.array[0] == value
+        within = whole[value][inside].sum()
+        assert sure.confidence == pytest.approx(min(1, within / inside.sum()), abs=1e-4)
+        assert sure.expected_dice == pytest.approx(min(1, 2 * within / (inside.sum() + whole[value].sum())), abs=1e-4)
     assert set(found) == set(np.unique(labels.array).tolist())
 
 
@@ -58,7 +61,7 @@ def test_a_border_falls_where_probabilities_cross():
     centres = prepared.grid.origin[0] - prepared.original.origin[0] + np.array([0.0, 4.0])
     expected = np.interp(np.arange(8.0), centres, [first, second])
     np.testing.assert_array_equal(labels.array[0, 0, 0], (expected > 0.5).astype(int))
-    assert found[1] == pytest.approx(expected[expected > 0.5].mean(), abs=1e-5)
+    assert found[1].confidence == pytest.approx(expected[expected > 0.5].mean(), abs=1e-5)
 
 
 def test_it_can_be_cancelled_between_slabs(monkeypatch):

@@ -23,7 +23,7 @@ from FedSegCore.models.release import open_release
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.networks.registry import build_network
 from FedSegCore.volumes.preprocessing import Preprocessing
-from FedSegCore.volumes.reading import read_label_map
+from FedSegCore.volumes.reading import read_label_map, read_volume
 from FedSegCore.volumes.segmentation_file import read_segments
 from FedSegCore.volumes.volume import Grid, Volume
 from FedSegCore.volumes.writing import write_volume
@@ -200,13 +200,18 @@ def test_the_last_line_is_one_json_object_and_the_file_names_its_segments(segmen
     }
     assert said["seconds"] > 0
     ball, nowhere = said["segments"]
-    voxels = int((read_label_map(done.target).array == 1).sum())
+    inside = read_label_map(done.target).array == 1
+    voxels = int(inside.sum())
     assert ball == {
         "name": "ball",
         "value": 1,
         "code": ball["code"],
         "volume_ml": pytest.approx(voxels * 3.0 * 3.0 * 6.0 / 1000.0, abs=1e-3),
+        "mean_intensity": pytest.approx(read_volume(scan).array[inside].mean(), abs=1e-3),
     }
+    assert said["intensity_unit"] == "HU"
+    assert [(doubt["label"], doubt["code"]) for doubt in said["please_check"]] == [("nowhere", "not-found")]
+    assert "nowhere: not found" in " ".join(done.err.split())
     assert "10200004" in ball["code"]
     # A ball of 24 mm holds 57.9 ml.
     assert ball["volume_ml"] == pytest.approx(57.9, rel=0.15)
@@ -306,3 +311,38 @@ def test_ctrl_c_ends_within_two_seconds_and_leaves_no_file(releases, tmp_path):
     assert process.returncode == 130, words
     assert "cancelled" in words
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long.nrrd"]
+
+
+def test_a_dicom_series_gives_a_dicom_segmentation_and_another_image_does_not(segment, scan, tmp_path):
+    import highdicom
+    import pydicom
+
+    refused = segment(scan, out="found.dcm")
+    assert (refused.code, refused.target.exists()) == (3, False)
+    assert "output.no-dicom" in refused.err
+    image, ball = ball_scan(GRIDS["axial"])
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for number, voxels in enumerate(image.array[0].astype(np.int16), start=1):
+        one = sitk.GetImageFromArray(voxels)
+        one.SetSpacing(image.grid.spacing[:2])
+        place = np.array(image.grid.origin) + (number - 1) * image.grid.spacing[2] * np.array([0, 0, 1.0])
+        tags = {"0008|0060": "CT", "0020|000e": "1.2.3.4", "0020|000d": "1.2.3", "0008|0018": f"1.2.3.4.{number}",
+                "0020|0052": "1.2.3.9", "0020|0013": str(number), "0020|0037": r"1\0\0\0\1\0",
+                "0020|0032": "\\".join(f"{x:.4f}" for x in place)}  # fmt: skip
+        for key, value in tags.items():
+            one.SetMetaData(key, value)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(folder / f"{number:03d}.dcm"))
+        writer.Execute(one)
+    done = segment(folder, out="found.dcm")
+    assert done.code == 0, done.err
+    read = highdicom.seg.segread(done.target)
+    assert [read.get_segment_description(n).segment_label for n in (1, 2)] == ["ball", "nowhere"]
+    slices = {str(pydicom.dcmread(path).SOPInstanceUID): int(path.stem) - 1 for path in folder.iterdir()}
+    found = np.zeros(image.grid.shape, bool)
+    for pixels, groups in zip(read.pixel_array, read.PerFrameFunctionalGroupsSequence, strict=True):
+        source = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        found[slices[source]] |= pixels > 0
+    assert dice(found, ball) > 0.85

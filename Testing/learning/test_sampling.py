@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 
 import numpy as np
@@ -93,6 +94,47 @@ def test_the_foreground_share_is_kept(fraction, count, least):
     sampler = PatchSampler([case], 2, (1, 1, 1), fraction)  # a chance hit has odds of 1 in 40 000
     found = sum(int((b.labels == 1).sum()) for b in sampler.batches(count, 1, generator()))
     assert found == least
+
+
+def half_empty(share: int) -> list[PreparedCase]:
+    """One case of 40 slices; the first ``share`` hold label 1; slice k is k / 64 everywhere."""
+    labels = np.zeros((40, 2, 2), np.uint8)
+    labels[:share] = 1
+    image = np.broadcast_to(np.arange(40, dtype=np.float16)[None, :, None, None] / 64, (1, 40, 2, 2))
+    return [PreparedCase("a", "a", np.ascontiguousarray(image), labels, Grid((40, 2, 2)), (1,))]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(30, 6.0), (13, 2.6), (1, 1.0), (39, 7.0)])
+def test_stratified_batches_hold_both_kinds_in_the_cohorts_ratio(share, expected):
+    """Batches of 8 of 40 slices: 8 · 30/40 = 6, 8 · 13/40 = 2.6; 8 · 1/40 and 8 · 39/40 are brought to 1 and 7."""
+    sampler = PatchSampler(half_empty(share), 2, (1, 2, 2), 0.0, stratified=True)
+    holding = [int(b.labels.flatten(1).any(1).sum()) for b in sampler.batches(400, 8, generator())]
+    assert 1 <= min(holding) <= max(holding) <= 7
+    assert set(holding) <= {int(expected), math.ceil(expected)}
+    assert np.mean(holding) == pytest.approx(expected, abs=0.08)
+
+
+def test_stratified_batches_show_every_slice_before_one_twice():
+    sampler = PatchSampler(half_empty(20), 2, (1, 2, 2), 0.0, stratified=True)
+    seen = [round(float(image[0, 0, 0]) * 64) for b in sampler.batches(5, 8, generator()) for image in b.images]
+    assert sorted(seen) == list(range(40))
+    # which come first is left to chance, so that a batch cut short has both kinds too
+    kinds = [(b.labels.flatten(1).any(1)).tolist() for b in sampler.batches(20, 8, generator())]
+    assert len({tuple(kind) for kind in kinds}) > 5
+
+
+@pytest.mark.parametrize("share", [0, 40])
+def test_stratified_batches_of_one_kind_only(share):
+    sampler = PatchSampler(half_empty(share), 2, (1, 2, 2), 0.0, stratified=True)
+    batch = next(sampler.batches(1, 8, generator()))
+    assert bool(batch.labels.flatten(1).any(1).all()) == (share == 40)
+
+
+def test_stratified_leaves_no_room_for_other_preferences():
+    for more in ({}, {"foreground_fraction": 0.0, "oversampling": {}}):
+        with pytest.raises(ValueError, match="stratified batches need"):
+            TrainingConfig(stratified=True, **more)
+    assert TrainingConfig(stratified=True, foreground_fraction=0.0).stratified
 
 
 def test_the_same_generator_gives_the_same_batches_and_another_gives_others():

@@ -3,6 +3,7 @@
 import math
 import time
 
+import numpy as np
 import pytest
 import torch
 from monai.networks.nets import DenseNet121
@@ -10,6 +11,8 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.federation.initial_model import check_pretrained, initial_model
+from FedSegCore.federation.presets import read_preset
 from FedSegCore.networks.attention import SIDE, RelativeBias, attend
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.networks.flames_unet import FlamesDenseNetUnet, FlamesUnetOptions, load_densenet_weights
@@ -152,6 +155,31 @@ def test_pretrained_densenet_weights(tmp_path):
             assert torch.equal(own["transition1.norm.bias"], state["features.transition1.norm.bias"])
             expected = state["features.conv0.weight"].sum(dim=1, keepdim=True)
             assert torch.equal(own["conv0.weight"], expected)
+
+
+def test_a_groups_first_model_begins_with_pretrained_weights_where_its_network_has_them(tmp_path):
+    torch.manual_seed(6)
+    donor = {name: t.contiguous() for name, t in DenseNet121(2, 3, 1).state_dict().items()}
+    file = tmp_path / "densenet121.safetensors"
+    save_file(donor, file)
+    flames, other = config("flames_densenet_unet"), config("fedgin_unet")
+    plain, begun = initial_model(flames, 3), initial_model(flames, 3, file)
+    taken = {name for name in plain if not np.array_equal(plain[name], begun[name])}
+    assert all(name.startswith(("conv0.weight", "denseblock1.", "transition1.")) for name in taken)
+    key = "transition1.conv.weight"
+    np.testing.assert_array_equal(begun[key], donor[f"features.{key}"])
+    for name, array in initial_model(other, 3).items():
+        np.testing.assert_array_equal(array, initial_model(other, 3, file)[name])
+
+    preset = read_preset("flames")
+    check_pretrained(preset, file)
+    for federation, path, code in (
+        (read_preset("fedgin"), file, "network.pretrained-unused"),
+        (preset, tmp_path / "absent.safetensors", "network.pretrained"),
+    ):
+        with pytest.raises(BadInputError) as caught:
+            check_pretrained(federation, path)
+        assert caught.value.code == code
 
 
 def test_pretrained_weights_that_do_not_fit(tmp_path):

@@ -39,6 +39,21 @@ def test_curves_have_a_panel_per_site_and_a_line_per_label() -> None:
     assert len(re.findall(r'<path d="[^"]+" clip-path="[^"]+" style="fill: none; stroke: #0180ff', svg)) >= 2
 
 
+@pytest.mark.parametrize("letters", [4, 15, 40])
+def test_names_of_curves_stay_on_the_drawing_however_long(letters: int) -> None:
+    names = [f"{n}".ljust(letters, "x") for n in range(6)]
+    svg = draw([{"round": r, "site": site, "label": n, "dice": r} for r in (1, 2) for site in "AB" for n in names])
+    width = float(str(ET.fromstring(svg).get("viewBox")).split()[2])
+    starts = {
+        element.text: float(element.get("x", "nan"))
+        for element in ET.fromstring(svg).iter(f"{SVG}text")
+        if element.text in names
+    }
+    assert starts.keys() == set(names)
+    # 9 points high; a letter x is about half as wide
+    assert max(starts.values()) + letters * 4.5 < width
+
+
 def test_a_drawing_takes_the_pages_colour_and_width_and_is_the_same_again() -> None:
     svg = draw(rows())
     assert svg.startswith("<svg")

@@ -18,6 +18,7 @@ if not MISSING:
     from host import application, pythonqt
 
     application.start(Path(_temporary.name))
+    from panel_helpers import kept_session, open_panel  # noqa: F401
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -1,5 +1,6 @@
 """The host keeps PythonQt's rules as SLICER.md measured them in a real Slicer."""
 
+import ctk
 import pytest
 import qt
 import slicer
@@ -45,6 +46,12 @@ def test_a_misspelt_property_is_an_error():
         qt.QPushButton().enabeld = False
 
 
+def test_a_signal_has_exactly_its_arguments():
+    with pytest.raises(AttributeError, match="no signal"):
+        qt.QSlider().connect("valueChanged(double)", print)
+    qt.QSlider().connect("valueChanged(int)", print)
+
+
 def test_both_forms_of_connecting_give_what_slicer_gives():
     got = []
     button = qt.QPushButton()
@@ -76,3 +83,19 @@ def test_bytes_of_a_process_and_node_selectors_follow_the_scene():
     assert selector.currentNode() is node
     slicer.mrmlScene.RemoveNode(node)
     assert selector.currentNode() is None
+
+
+def test_what_is_shown_or_hidden_in_a_folded_frame_is_so_once_it_is_opened():
+    frame, first, second = ctk.ctkCollapsibleButton(), qt.QLabel("1"), qt.QLabel("2")
+    for label in (first, second):
+        label.setParent(frame)
+    second.setVisible(False)
+    frame.show()
+    frame.collapsed = True
+    assert not first.isVisible()
+    first.setVisible(False)
+    second.setVisible(True)
+    assert not second.isVisible()
+    frame.collapsed = False
+    assert second.isVisible()
+    assert not first.isVisible()

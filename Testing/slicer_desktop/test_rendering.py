@@ -1,19 +1,19 @@
 """The result as Slicer's own slice and 3-D views draw it, off screen; what is drawn is where the truth says."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
 import vtk
-from FedSegSlicerLib.SegmentationResult import loadResult, showResult
-from scene_helpers import keep_pictures, load_volume
+from FedSegSlicerLib.SegmentationResult import undo
+from scene_helpers import bring_in, keep_pictures, load_volume
 from trame_slicer.views import DirectViewFactory, ViewLayoutDefinition
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from FedSegCore.phantoms.torso import TORSO_CONTRACT
 from FedSegCore.volumes.reading import read_label_map
+from FedSegCore.volumes.segmentation_file import write_segmentation
 
 pytestmark = pytest.mark.slicer
 
@@ -71,17 +71,16 @@ def test_the_result_is_drawn_over_its_image_and_in_3d(views, patients, tmp_path)
     axial, coronal, threed = views
     volume = load_volume(patients["CT"], "CT abdomen")
     path = patients["CT.labels"]
-    node = loadResult(path, hashlib.sha256(path.read_bytes()).hexdigest(), volume, "tiny-CT-v2")
+    node = bring_in(path, volume).node
     volume.GetDisplayNode().SetAutoWindowLevel(False)
     volume.GetDisplayNode().SetWindowLevel(400, 40)
     bare = {}
-    node.CreateDefaultDisplayNodes()
     node.GetDisplayNode().SetVisibility(False)
     for view in (axial, coronal):
         view.set_background_volume_id(volume.GetID())
         view.fit_view_to_content()
         bare[view] = pixels_of(view).copy()
-    showResult(node, volume)
+    node.GetDisplayNode().SetVisibility(True)
     threed.reset_focal_point()
     threed.fit_view_to_content()
     pictures = {"axial": pixels_of(axial), "coronal": pixels_of(coronal), "threed": pixels_of(threed)}
@@ -103,3 +102,20 @@ def test_the_result_is_drawn_over_its_image_and_in_3d(views, patients, tmp_path)
     assert (pictures["coronal"] != bare[coronal]).any(axis=-1).mean() > 0.02
     for label in TORSO_CONTRACT.labels[:4]:
         assert tint(pictures["threed"], label.colour).sum() > 50, label.name
+    check_that_a_second_result_and_undo_are_drawn(axial, threed, volume, truth, tmp_path / "without.seg.nrrd")
+
+
+def check_that_a_second_result_and_undo_are_drawn(axial, threed, volume, truth, without):
+    """Part of the test above, because the views can be made once only."""
+    liver = TORSO_CONTRACT.labels[0]
+
+    def drawn():
+        return [int(tint(pixels_of(view), liver.colour).sum()) for view in (axial, threed)]
+
+    whole, place = drawn(), axial.get_view_node().GetSliceOffset()
+    write_segmentation(truth.with_array(np.where(truth.array == 1, 0, truth.array)), TORSO_CONTRACT.labels, without)
+    former = bring_in(without, volume)
+    axial.get_view_node().SetSliceOffset(place)
+    assert max(drawn()) < 0.02 * min(whole)
+    undo(former)
+    assert drawn() == pytest.approx(whole, rel=0.02)

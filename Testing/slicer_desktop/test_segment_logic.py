@@ -198,6 +198,45 @@ def test_releases_are_listed_newest_first_and_a_tampered_one_is_named(desk, rele
     assert error.code == "release.weights-changed"
 
 
+def release_with_usual(releases, folder):
+    """Publish the coarse CT release with what is usual in five generated patients' CTs."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from FedSegCore.learning.case import TrainingCase
+    from FedSegCore.learning.cohort import Cohort
+    from FedSegCore.learning.cohort_usual import measure_cohort, usual_of
+    from FedSegCore.models.release import open_release, publish_release
+    from FedSegCore.phantoms.torso import TORSO_CONTRACT, make_patient
+
+    release = open_release(releases / "tiny-CT-v2")
+    phantoms = [make_patient("CT", seed, size="test") for seed in range(5)]
+    cases = [TrainingCase(str(n), str(n), one.image, one.labels, one.annotated) for n, one in enumerate(phantoms)]
+    told = usual_of(measure_cohort(Cohort.prepare(cases, [], release.card.modalities["CT"], TORSO_CONTRACT).training))
+    names = {label.value: label.name for label in TORSO_CONTRACT.labels}
+    usual = {"look": told.look, "volumes": {names[value]: one for value, one in told.volumes.items()}}
+    fields = {**dict(release.card), "usual": {"CT": usual}}
+    publish_release(folder, fields, release.weights(), Ed25519PrivateKey.generate())
+    return folder
+
+
+def test_an_image_unlike_those_of_training_is_told_and_another_one_is_not(desk, patients, releases, tmp_path):
+    folder = release_with_usual(releases, tmp_path / "releases")
+    volume = load_volume(patients["CT"])
+    desk.segment(volume, "tiny-CT", folder)
+    desk.wait(lambda: desk.outcomes)
+    assert desk.outcomes[0].checks == ()
+    voxels = slicer.util.arrayFromVolume(volume)
+    voxels[:] = np.random.default_rng(0).normal(40.0, 300.0, voxels.shape)
+    slicer.util.arrayFromVolumeModified(volume)
+    desk.segment(volume, "tiny-CT", folder)
+    desk.wait(lambda: len(desk.outcomes) == 2)
+    (reason,) = desk.outcomes[1].checks
+    assert "unlike those the model was trained on" in reason
+    # an untrained network in noise: whatever it paints of the liver, its volume is none of a liver's
+    (liver,) = (row for row in desk.outcomes[1].rows if row.name == "liver")
+    assert any("than usual" in reason or "not found" in reason for reason in liver.checks)
+
+
 def test_cancelling_stops_within_two_seconds_and_changes_nothing(desk, patients, releases):
     volume = load_volume(patients["CT"])
     desk.segment(volume, "tiny-CT-v1", releases)

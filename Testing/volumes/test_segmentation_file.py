@@ -105,9 +105,20 @@ def test_plain_label_maps(tmp_path, name):
 def test_volumes_in_millilitres():
     liver, kidney, spleen = segment_volumes(labels(), CONTRACT.labels)
     # 12 voxels of 0.5 x 2 x 2.5 mm = 2.5 mm3 each.
-    assert liver == {"name": "liver", "value": 1, "code": "10200004", "volume_ml": pytest.approx(0.03)}
+    assert liver == {"name": "liver", "value": 1, "code": "10200004", "volume_ml": pytest.approx(0.03),
+                     "mean_intensity": None}  # fmt: skip
     assert kidney["volume_ml"] == pytest.approx(0.0025)
     assert spleen["volume_ml"] == 0.0
+
+
+def test_mean_intensities_are_of_the_segments_own_voxels():
+    array = np.zeros((1, 1, 2, 3), np.uint8)
+    array[0, 0, 0] = [1, 1, 2]
+    image = Volume(np.array([[[[-100, 50, 3000], [7, 8, 9]]]], np.int16), Grid((1, 2, 3)))
+    rows = segment_volumes(Volume(array, image.grid), CONTRACT.labels, image)
+    assert [row["mean_intensity"] for row in rows] == [-25.0, 3000.0, None]
+    colour = Volume(np.zeros((3, 1, 2, 3), np.uint8), image.grid)
+    assert segment_volumes(Volume(array, image.grid), CONTRACT.labels, colour)[0]["mean_intensity"] is None
 
 
 def test_unwritable_places_leave_nothing(tmp_path):

@@ -1,7 +1,6 @@
-"""The worker's own work on real files: inspect, releases, segment, gin.preview."""
+"""The worker's own work on real files: inspect, releases, segment."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import SimpleITK as sitk
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from FedSegCore.augmentation.gin import GinParameters, apply_gin
 from FedSegCore.common.errors import BadInputError, CancelledError
 from FedSegCore.common.progress import Progress
 from FedSegCore.models.release import publish_release
@@ -56,6 +54,14 @@ def test_inspect_says_what_the_image_is(scan):
     assert call(Methods(), "inspect", image=str(scan), modality="MR")["modality"]["value"] == "MR"
 
 
+def test_an_annotation_chosen_by_mistake_is_named(tmp_path):
+    labels = make_patient("CT", 5, size="test").labels
+    write_volume(labels.with_array(labels.array.astype(np.int16)), tmp_path / "labels.nrrd")
+    with pytest.raises(BadInputError) as refused:
+        call(Methods(), "inspect", image=str(tmp_path / "labels.nrrd"))
+    assert refused.value.code == "image.labels"
+
+
 def test_releases_are_described_for_people(releases):
     (row,) = call(Methods(), "releases", folder=str(releases))["releases"]
     assert row["id"] == "tiny-CT-v1"
@@ -93,72 +99,32 @@ def test_a_cancelled_segmentation_writes_nothing(scan, releases, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def preview(scan: Path, folder: Path, **settings):
-    folder.mkdir()
-    return call(Methods(), "gin.preview", image=str(scan), modality="CT", folder=str(folder), **settings)
+def test_what_to_expect_is_unknown_at_first_and_told_from_the_second_run_on(scan, releases, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDSEG_SPEEDS", str(tmp_path / "speeds.json"))
+    methods, image = Methods(), sitk.ReadImage(str(scan))
+    question = {"releases": str(releases), "release": "tiny-CT-v1", "modality": "CT", "device": "cpu",
+                "size": list(image.GetSize()), "spacing": list(image.GetSpacing())}  # fmt: skip
+    assert call(methods, "expect", **question)["seconds"] is None
+    order = {"image": str(scan), "releases": str(releases), "device": "cpu", "modality": "CT"}
+    done = call(methods, "segment", pieces=str(tmp_path / "pieces"), **order)
+    known = call(methods, "expect", **question)
+    assert known["runs"] == 1
+    assert known["seconds"] == pytest.approx(done["seconds"], rel=3, abs=3)  # the same volume on the same computer
+    assert known["seconds"] >= round(done["seconds"], 1) - 0.1  # reading and writing count too
+    double = call(methods, "expect", **{**question, "size": [*image.GetSize()[:2], 2 * image.GetSize()[2]]})
+    assert double["seconds"] == pytest.approx(2 * known["seconds"], abs=0.11)
+    content = (tmp_path / "speeds.json").read_text()
+    assert "scan" not in content
+    assert str(tmp_path) not in content
 
 
-@pytest.mark.parametrize("per_batch", [False, True])
-def test_gin_samples_are_files_that_their_parameters_replay(scan, tmp_path, per_batch):
-    settings = {"samples": 2, "seed": 3, "slices": 5, "per_batch": per_batch}
-    made = preview(scan, tmp_path / "a", **settings)
-    original = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a" / made["original"])))
-    assert original.shape[0] == 5
-    assert (original.min() >= 0) & (original.max() <= 1)
-    for sample in made["samples"]:
-        written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a" / sample["image"])))
-        parameters = GinParameters.load(tmp_path / "a" / sample["parameters"])
-        replayed = apply_gin(torch.from_numpy(original)[None, None], parameters)[0, 0].numpy()
-        np.testing.assert_allclose(written, replayed, atol=1e-5)
-        assert sample["alpha"] == pytest.approx(float(parameters.alpha[0]))
-    again = preview(scan, tmp_path / "b", **settings)
-    assert [s["alpha"] for s in again["samples"]] == [s["alpha"] for s in made["samples"]]
-    same = (tmp_path / "a" / "sample-2.nrrd").read_bytes() == (tmp_path / "b" / "sample-2.nrrd").read_bytes()
-    assert same
-    other = preview(scan, tmp_path / "c", **{**settings, "seed": 4})
-    assert [s["alpha"] for s in other["samples"]] != [s["alpha"] for s in made["samples"]]
-
-
-def test_alpha_zero_leaves_the_image(scan, tmp_path):
-    made = preview(scan, tmp_path / "a", samples=1, slices=4, alpha=[0.0, 0.0])
-    names = (made["original"], made["samples"][0]["image"])
-    original, sample = (sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a" / name))) for name in names)
-    np.testing.assert_allclose(sample, original, atol=1e-4)
-
-
-def test_the_slab_lies_where_it_was_cut_from(scan, tmp_path):
-    preview(scan, tmp_path / "whole", samples=1)
-    preview(scan, tmp_path / "slab", samples=1, slices=3)
-    whole, slab = (sitk.ReadImage(str(tmp_path / name / "original.nrrd")) for name in ("whole", "slab"))
-    first = (whole.GetSize()[2] - 3) // 2
-    np.testing.assert_allclose(slab.GetOrigin(), whole.TransformIndexToPhysicalPoint((0, 0, first)), atol=1e-4)
-    expected = sitk.GetArrayFromImage(whole)[first : first + 3]
-    np.testing.assert_allclose(sitk.GetArrayFromImage(slab), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("settings", [{"kernel_sizes": [2]}, {"alpha": [0.9, 0.1]}])
-def test_gin_settings_that_do_not_fit_are_refused(scan, tmp_path, settings):
-    with pytest.raises(BadInputError) as refused:
-        preview(scan, tmp_path / "a", **settings)
-    assert refused.value.code == "gin.bad-settings"
-
-
-@pytest.mark.parametrize("modality", ["CT", "US"])
-def test_samples_are_those_of_the_command(tmp_path, modality):
-    """``fedseg gin`` and the preview draw the same sample n from the same seed, in 3-D and for one slice."""
-    from FedSegCore.augmentation.config import GinConfig
-    from FedSegCore.augmentation.quality import gin_samples
-    from FedSegCore.volumes.preparation import prepare
-    from FedSegCore.volumes.reading import read_volume
-
-    path = tmp_path / "image.nrrd"
-    write_volume(make_patient(modality, 6, size="test").image, path)
-    folder = tmp_path / "samples"
-    folder.mkdir()
-    made = call(Methods(), "gin.preview", image=str(path), modality=modality, folder=str(folder), samples=2, seed=9)
-    prepared = prepare(read_volume(path, modality=modality), DEFAULT_PREPROCESSING[modality])
-    dimensions = 3 if prepared.grid.shape[0] > 1 else 2
-    expected = gin_samples(prepared.image, GinConfig(), samples=2, seed=9, dimensions=dimensions)
-    for sample, other in zip(made["samples"], expected.samples, strict=True):
-        written = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / sample["image"])))
-        np.testing.assert_allclose(written[expected.slice_index], other.slice[0], atol=1e-5)
+def test_pieces_are_the_segmentation_and_nothing_else_is_written(scan, releases, tmp_path):
+    order = {"image": str(scan), "releases": str(releases), "device": "cpu", "modality": "CT"}
+    done = call(Methods(), "segment", output=str(tmp_path / "a.nrrd"), pieces=str(tmp_path / "pieces"), **order)
+    whole = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nrrd")))
+    rebuilt = np.zeros_like(whole)
+    piece = np.load(tmp_path / "pieces" / done["pieces"]["labels"]["file"])
+    i, j, k = done["pieces"]["labels"]["start"]
+    rebuilt[k : k + piece.shape[0], j : j + piece.shape[1], i : i + piece.shape[2]] = piece
+    np.testing.assert_array_equal(rebuilt, whole)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.nrrd", "pieces"}

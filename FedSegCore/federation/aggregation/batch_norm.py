@@ -39,11 +39,7 @@ class BatchNormPolicy:
         """See ``AggregationRule.begin``; raises BadInputError ``federation.batch-norm-policy``."""
         self._names = batch_norm_names(group_model)
         if self._names and self._policy is None:
-            raise BadInputError(
-                "federation.batch-norm-policy",
-                "The network has BatchNorm layers, and the federation does not say what becomes of them.",
-                'Set batch_norm = "share" or "local" under [aggregation.options], or use InstanceNorm.',
-            )
+            raise no_policy()
         self._norms = {name: array for name, array in rule_state.items() if name.startswith(_STATE)}
         inner = {name: array for name, array in rule_state.items() if not name.startswith(_STATE)}
         self._rule.begin(group_model, inner, store)
@@ -76,3 +72,12 @@ def _base(inner: Aggregate, site: str) -> Arrays:
     except KeyError:
         # a site that did not answer this round has norms from an earlier one, but no mix
         return inner.group_model
+
+
+def no_policy() -> BadInputError:
+    """Return the error of a model with BatchNorm layers in a federation that says nothing of them."""
+    return BadInputError(
+        "federation.batch-norm-policy",
+        "The network has BatchNorm layers, and the federation does not say what becomes of them.",
+        'Set batch_norm = "share" or "local" under [aggregation.options], or use InstanceNorm.',
+    )

@@ -68,7 +68,8 @@ class FedGs(FoldingRule):
         velocity: FloatSums = {}
         for name, total in self._updates.sums.items():
             before = self.state.get(_MOMENTUM + name)
-            velocity[name] = total / self._updates.total
+            velocity[name] = total
+            velocity[name] /= self._updates.total
             if before is not None:
                 velocity[name] += self._momentum * before.astype(np.float64)
         moved = {

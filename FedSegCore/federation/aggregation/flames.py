@@ -1,5 +1,6 @@
 """FLAMES (Expert Systems 2025; METHODS §3): each site its own mix with the others, the server the mean."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -8,15 +9,19 @@ import numpy.typing as npt
 
 from FedSegCore.federation.aggregation.fedgs import scaled_weights
 from FedSegCore.federation.aggregation.folding import FoldingRule, WeightedSum, is_averaged
-from FedSegCore.federation.aggregation.rule import Aggregate, SiteUpdate
+from FedSegCore.federation.aggregation.rule import Aggregate, Arrays, SiteUpdate
+
+_SUM = "/sum"
+"""T's place in the store; no site has such a name."""
 
 
 class Flames(FoldingRule):
     """ŵ_k = α·w_k + (1−α)·Σ_{j≠k} β_kj·w_j with β_kj = v_j / Σ_{i≠k} v_i; group model W = (1/N)·Σ w_k.
 
     N counts the sites with n_k > 0. A lone site gets its own model back. A site with n_k = 0 weighs nothing in any
-    mix or in W; its own mix is the same formula. Only T = Σ v_j·w_j and Σ w_k are kept in memory (float64); each
-    site's own model lies in the store, and ŵ_k = α·w_k + (1−α)·(T − v_k·w_k)/(Σv − v_k) is computed when asked.
+    mix or in W; its own mix is the same formula. Only T = Σ v_j·w_j is kept in memory (float64), and only while
+    updates come; each site's own model lies in the store, at the end T too, W is summed from there tensor by tensor,
+    and a tensor of ŵ_k = α·w_k + (1−α)·(T − v_k·w_k)/(Σv − v_k) is computed when asked for.
     Tensors that are not floats are the site's own.
 
     Args:
@@ -41,7 +46,6 @@ class Flames(FoldingRule):
 
     def _start(self) -> None:
         self._sum = WeightedSum()
-        self._mean = WeightedSum()
 
     def _take(self, update: SiteUpdate) -> None:
         if self._update == "fedgs":
@@ -49,10 +53,19 @@ class Flames(FoldingRule):
         self.store[update.site] = update.weights
         if update.num_examples > 0:
             self._sum.add(update.weights, self._size(update.num_examples))
-            self._mean.add(update.weights, 1.0)
 
     def _close(self) -> Aggregate:
-        return Aggregate(self._whole(self._mean.mean(self.model)), self._mix, self.state)
+        self.store[_SUM] = self._sum.sums
+        self._sum.sums = {}
+        floats = {name: self._mean(name) for name, array in self.model.items() if is_averaged(array)}
+        return Aggregate(self._whole(floats), self._mix, self.state)
+
+    def _mean(self, name: str) -> npt.NDArray[np.generic]:
+        total = np.zeros(self.model[name].shape)
+        trained = [site for site, count in sorted(self.counts.items()) if count > 0]
+        for site in trained:
+            total += np.asarray(self.store[site][name], np.float64)
+        return (total / len(trained)).astype(self.model[name].dtype)
 
     def alpha(self) -> float:
         """Return α of the round so far."""
@@ -68,18 +81,38 @@ class Flames(FoldingRule):
             return 0.0
         return {"inverse": 1.0 / count, "equal": 1.0, "direct": float(count)}[self._sizes]
 
-    def _mix(self, site: str) -> dict[str, npt.NDArray[np.generic]]:
-        own = self.store[site]
+    def _mix(self, site: str) -> Arrays:
         count = self.counts[site]
+        own = self.store[site]
         if self._trained() - (1 if count > 0 else 0) == 0:
-            return {name: own[name] for name in self.model}
-        alpha, size = self.alpha(), self._size(count)
-        mixed: dict[str, npt.NDArray[np.generic]] = {}
-        for name, like in self.model.items():
-            array = own[name]
-            if is_averaged(array):
-                mine = array.astype(np.float64)
-                others = (self._sum.sums[name] - size * mine) / (self._sum.total - size)
-                array = (alpha * mine + (1.0 - alpha) * others).astype(like.dtype)
-            mixed[name] = array
-        return mixed
+            return own
+        return _Mix(own, self.store[_SUM], self.alpha(), self._size(count), self._sum.total)
+
+
+class _Mix(Mapping[str, npt.NDArray[np.generic]]):
+    """ŵ_k, each tensor computed when asked for."""
+
+    def __init__(self, own: Arrays, sums: Arrays, alpha: float, size: float, total: float) -> None:
+        self._own = own
+        self._sums = sums
+        self._alpha = alpha
+        self._size = size
+        self._total = total
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
+        own = self._own[name]
+        if not is_averaged(own):
+            return own
+        mine = own.astype(np.float64)
+        others: npt.NDArray[np.float64] = np.asarray(self._sums[name], np.float64) - self._size * mine
+        others /= self._total - self._size
+        mine *= self._alpha
+        others *= 1.0 - self._alpha
+        mine += others
+        return mine.astype(own.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)

@@ -5,6 +5,8 @@ import numpy.typing as npt
 
 from FedSegCore.federation.aggregation.rule import Aggregate, Arrays, SiteStore, SiteUpdate
 
+_AT_ONCE = 65_536
+
 FloatSums = dict[str, npt.NDArray[np.float64]]
 
 
@@ -25,15 +27,22 @@ class WeightedSum:
         self.total += weight
         for name, array in arrays.items():
             if is_averaged(array):
-                term = array.astype(np.float64) * weight
-                if name in self.sums:
-                    self.sums[name] += term
-                else:
-                    self.sums[name] = term
+                total = self.sums.setdefault(name, np.zeros(array.shape))
+                _add(total.reshape(-1), array.reshape(-1), weight)
 
     def mean(self, like: Arrays) -> dict[str, npt.NDArray[np.generic]]:
-        """Return Σ v·w / Σ v of every float tensor in the dtype it has in ``like``."""
-        return {name: (total / self.total).astype(like[name].dtype) for name, total in self.sums.items()}
+        """Return Σ v·w / Σ v of every float tensor in the dtype it has in ``like``; the sums are used up."""
+        means: dict[str, npt.NDArray[np.generic]] = {}
+        for name in list(self.sums):
+            means[name] = (self.sums.pop(name) / self.total).astype(like[name].dtype)
+        return means
+
+
+def _add(total: npt.NDArray[np.float64], array: npt.NDArray[np.generic], weight: float) -> None:
+    """Add ``weight`` · ``array`` to ``total``, a piece at a time: in float64 a whole tensor is twice its size."""
+    for start in range(0, total.size, _AT_ONCE):
+        piece = slice(start, start + _AT_ONCE)
+        total[piece] += array[piece].astype(np.float64) * weight
 
 
 class FoldingRule:
@@ -82,7 +91,7 @@ class FoldingRule:
         rank = (-update.num_examples, update.site)
         if update.num_examples > 0 and (self._kept is None or rank < self._kept):
             self._kept = rank
-            self._buffers = {name: array for name, array in update.weights.items() if not is_averaged(array)}
+            self._buffers = {name: update.weights[name] for name, array in self.model.items() if not is_averaged(array)}
 
     def _whole(self, floats: Arrays) -> dict[str, npt.NDArray[np.generic]]:
         """Return ``floats`` with the buffers that are never averaged, in the model's order of names."""

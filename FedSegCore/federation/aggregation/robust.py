@@ -1,13 +1,19 @@
 """Rules that survive a site whose update is wrong: median, trimmed mean, Krum.
 
-They need all updates at once; these wait in the store and are read back one tensor at a time.
+They need all updates at once; these wait in the store and are read back a piece of a tensor at a time.
 """
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from FedSegCore.federation.aggregation.folding import FoldingRule, is_averaged
-from FedSegCore.federation.aggregation.rule import Aggregate, SiteUpdate
+from FedSegCore.federation.aggregation.rule import Aggregate, Arrays, SiteUpdate
+from FedSegCore.federation.array_files import LazyArrays
+
+_AT_ONCE = 2**22
+"""Values of all sites that are in memory at once, in float64."""
 
 
 class StoringRule(FoldingRule):
@@ -21,9 +27,24 @@ class StoringRule(FoldingRule):
             self.store[update.site] = update.weights
             self._sites.append(update.site)
 
-    def _stack(self, name: str) -> npt.NDArray[np.float64]:
-        """Return tensor ``name`` of all sites, float64 (site, ...), sites by name."""
-        return np.stack([self.store[site][name].astype(np.float64) for site in sorted(self._sites)])
+    def _stacks(self, name: str) -> Iterator[npt.NDArray[np.float64]]:
+        """Yield tensor ``name`` of all sites piece by piece, float64 (site, values in a row), sites by name."""
+        models = [self.store[site] for site in sorted(self._sites)]
+        size = self.model[name].size
+        piece = max(1, _AT_ONCE // len(models))
+        for start in range(0, size, piece):
+            yield np.stack([_part(model, name, start, min(start + piece, size)) for model in models])
+
+    def _combine(
+        self, together: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the float tensors made by ``together``: (site, values) to (values)."""
+        floats: dict[str, npt.NDArray[np.generic]] = {}
+        for name in self._float_names():
+            like = self.model[name]
+            pieces = [together(stack).astype(like.dtype) for stack in self._stacks(name)]
+            floats[name] = np.concatenate([*pieces, np.zeros(0, like.dtype)]).reshape(like.shape)
+        return floats
 
     def _float_names(self) -> list[str]:
         return [name for name, array in self.model.items() if is_averaged(array)]
@@ -33,9 +54,7 @@ class Median(StoringRule):
     """The median over sites of every value (Yin et al., ICML 2018)."""
 
     def _close(self) -> Aggregate:
-        floats = {
-            name: np.median(self._stack(name), axis=0).astype(self.model[name].dtype) for name in self._float_names()
-        }
+        floats = self._combine(lambda stack: np.median(stack, axis=0, overwrite_input=True))
         return Aggregate(self._whole(floats), rule_state=self.state)
 
 
@@ -51,11 +70,13 @@ class TrimmedMean(StoringRule):
 
     def _close(self) -> Aggregate:
         cut = int(self._beta * len(self._sites))
-        floats = {}
-        for name in self._float_names():
-            ordered = np.sort(self._stack(name), axis=0)
-            floats[name] = ordered[cut : len(self._sites) - cut].mean(axis=0).astype(self.model[name].dtype)
-        return Aggregate(self._whole(floats), rule_state=self.state)
+
+        def trimmed(stack: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            stack.sort(axis=0)
+            kept: npt.NDArray[np.float64] = stack[cut : len(stack) - cut].mean(axis=0)
+            return kept
+
+        return Aggregate(self._whole(self._combine(trimmed)), rule_state=self.state)
 
 
 class Krum(StoringRule):
@@ -80,9 +101,14 @@ class Krum(StoringRule):
         sites = len(self._sites)
         distances = np.zeros((sites, sites))
         for name in self._float_names():
-            stack = self._stack(name).reshape(sites, -1)
-            for row in range(sites):
-                distances[row] += ((stack - stack[row]) ** 2).sum(axis=1)
+            for stack in self._stacks(name):
+                for row in range(sites):
+                    distances[row] += ((stack - stack[row]) ** 2).sum(axis=1)
         neighbours = max(1, sites - self._malicious - 2)
         # a site's distance to itself, 0, comes first
         return np.sort(distances, axis=1)[:, 1 : 1 + neighbours].sum(axis=1)
+
+
+def _part(model: Arrays, name: str, start: int, stop: int) -> npt.NDArray[np.float64]:
+    found = model.part(name, start, stop) if isinstance(model, LazyArrays) else model[name].reshape(-1)[start:stop]
+    return found.astype(np.float64)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ipaddress
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from FedSegCore.common.errors import UsageError
+from FedSegCore.common.errors import BadInputError, UsageError
+from FedSegCore.federation.addresses import host_of
 from FedSegCore.federation.private_files import private_folder, write_private
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -18,6 +20,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _CA_DAYS = 3650
 _SERVER_DAYS = 825
+_NOTICE_DAYS = 30
 _CLOCK_SKEW = dt.timedelta(days=1)
 
 
@@ -47,15 +50,14 @@ def make_server_certificate(authority: Path, folder: Path, names: Sequence[str])
 
     Raises:
         UsageError: a name cannot stand in a certificate.
+        BadInputError: ``coordinator.authority``: the authority's files are missing or damaged.
     """
-    issuer = x509.load_pem_x509_certificate((authority / "ca.crt").read_bytes())
-    issuer_key = serialization.load_pem_private_key((authority / "ca.key").read_bytes(), password=None)
-    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
-        raise TypeError("the authority's key is not an elliptic curve key")
-    alternatives = [_alternative(name) for name in dict.fromkeys((*names, *LOOPBACK))]
+    issuer, issuer_key = _authority(authority)
+    alternatives = list(dict.fromkeys(_alternative(name) for name in (*names, *LOOPBACK)))
     key = ec.generate_private_key(ec.SECP384R1())
+    end = issuer.not_valid_after_utc
     certificate = (
-        _builder(_name("FedSegSlicer coordinator"), issuer.subject, key.public_key(), _SERVER_DAYS)
+        _builder(_name("FedSegSlicer coordinator"), issuer.subject, key.public_key(), _SERVER_DAYS, end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -63,29 +65,74 @@ def make_server_certificate(authority: Path, folder: Path, names: Sequence[str])
         .sign(issuer_key, hashes.SHA384())
     )
     private_folder(folder)
+    # The certificate last: a running listener looks at it and takes both.
     write_private(folder / "server.key", _private_pem(key))
     write_private(folder / "server.pem", certificate.public_bytes(serialization.Encoding.PEM))
 
 
+def certificate_end(certificate: Path) -> dt.datetime:
+    """Return until when a PEM certificate holds (UTC); raises BadInputError ``coordinator.certificate``."""
+    try:
+        return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            "coordinator.certificate",
+            "The coordinator's certificate is missing or damaged.",
+            "Make a new one with 'fedseg coordinator renew'.",
+        ) from error
+
+
+def expiry_notice(certificate: Path, now: dt.datetime | None = None) -> str:
+    """Return what to tell people of a server certificate that expires within a month or has expired; else empty."""
+    end = certificate_end(certificate)
+    left = end - (now or dt.datetime.now(dt.UTC))
+    if left <= dt.timedelta(0):
+        return f"The server certificate expired on {end:%Y-%m-%d}: no site can connect. Run 'fedseg coordinator renew'."
+    if left <= dt.timedelta(days=_NOTICE_DAYS):
+        days = math.ceil(left / dt.timedelta(days=1))
+        return f"The server certificate expires in {days} days ({end:%Y-%m-%d}). Run 'fedseg coordinator renew'."
+    return ""
+
+
+def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    try:
+        certificate = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+        key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise _no_authority() from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise _no_authority()
+    return certificate, key
+
+
+def _no_authority() -> BadInputError:
+    return BadInputError(
+        "coordinator.authority",
+        "The federation's authority (folder ca) is missing or damaged.",
+        "Restore ca.crt and ca.key from a backup; sites trust that authority and no other.",
+    )
+
+
 def _alternative(name: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ipaddress.ip_address(name.strip("[]")))
-    except ValueError:
-        pass
-    try:
-        return x509.DNSName(name)
+        plain = host_of(name)
     except ValueError as error:
         raise UsageError(
             "coordinator.host-name",
             f"{name!r} cannot stand in a certificate.",
             "Give a host name in ASCII letters (xn-- form for others) or an IP address.",
         ) from error
+    try:
+        return x509.IPAddress(ipaddress.ip_address(plain))
+    except ValueError:
+        return x509.DNSName(plain)
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int, end: dt.datetime | None = None
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
+    last = now + dt.timedelta(days=days)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -93,7 +140,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _CLOCK_SKEW)
-        .not_valid_after(now + dt.timedelta(days=days))
+        .not_valid_after(last if end is None else min(last, end))
     )
 
 

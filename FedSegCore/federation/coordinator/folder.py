@@ -1,17 +1,24 @@
 """A coordinator's folder: keys, certificates, database, admitted sites and runs, each at one place, for one owner."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from FedSegCore.common.errors import BadInputError, UsageError
+from FedSegCore.common.errors import BadInputError, CannotDoHereError, UsageError
 from FedSegCore.common.files import write_text
+from FedSegCore.federation.addresses import address_of
 from FedSegCore.federation.coordinator.certificates import make_authority, make_server_certificate
 from FedSegCore.federation.private_files import keep_secret, private_folder
+from FedSegCore.models.signing import load_or_make_key
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+_LOCK_S = 30.0
 
 
 class CoordinatorSettings(BaseModel):
@@ -20,7 +27,7 @@ class CoordinatorSettings(BaseModel):
     Attributes:
         federation: the federation's name.
         hosts: names and addresses under which sites reach the coordinator; all stand in its certificate.
-        fleet_host: address the sites' listener is bound to.
+        fleet_host: address the sites' listener is bound to; ``"::"`` takes IPv4 too where the system can do both.
         fleet_port: TCP port the sites connect to.
         control_port: TCP port on loopback for the coordinator's own calls.
     """
@@ -32,6 +39,16 @@ class CoordinatorSettings(BaseModel):
     fleet_host: str = "0.0.0.0"  # noqa: S104 - hospitals dial in; only the Fleet API is offered there
     fleet_port: Port = 9443
     control_port: Port = 9444
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """``host:port`` of every host, as sites write it."""
+        return tuple(address_of(host, self.fleet_port) for host in self.hosts)
+
+
+def everywhere(hosts: Sequence[str]) -> str:
+    """Return the address that takes connections to all ``hosts``: ``"::"`` where one is an IPv6 address."""
+    return "::" if any(":" in host for host in hosts) else CoordinatorSettings.model_fields["fleet_host"].default
 
 
 class AdmittedSite(BaseModel):
@@ -78,11 +95,13 @@ class CoordinatorFolder:
         private_folder(folder.path)
         make_authority(folder.path / "ca", settings.federation)
         make_server_certificate(folder.path / "ca", folder.path / "tls", settings.hosts)
+        load_or_make_key(folder.identity_key)
+        load_or_make_key(folder.release_key)
         keep_secret(folder.superexec_secret)
         keep_secret(folder.control_secret)
         for name in ("runs", "flower", "logs"):
             private_folder(folder.path / name)
-        write_text(folder.settings_file, settings.model_dump_json(indent=2) + "\n", private=True)
+        folder.keep_settings(settings)
         return folder
 
     @classmethod
@@ -143,6 +162,21 @@ class CoordinatorFolder:
         return self.path / "release.key"
 
     @property
+    def identity_key(self) -> Path:
+        """Key that signs invitations, and nothing else."""
+        return self.path / "identity.key"
+
+    @property
+    def invitations(self) -> Path:
+        """Folder of the invitations that were made, ``<id>.json``."""
+        return private_folder(self.path / "invitations")
+
+    @property
+    def requests(self) -> Path:
+        """Folder of the requests to join that came and wait, ``<hash of the key>.json``."""
+        return private_folder(self.path / "requests")
+
+    @property
     def logs(self) -> Path:
         """Folder of the children's output."""
         return self.path / "logs"
@@ -163,12 +197,34 @@ class CoordinatorFolder:
                 "Make one with 'fedseg coordinator init', or give its folder.",
             ) from error
 
+    def keep_settings(self, settings: CoordinatorSettings) -> None:
+        """Write the settings."""
+        write_text(self.settings_file, settings.model_dump_json(indent=2) + "\n", private=True)
+
+    @contextmanager
+    def changing_sites(self) -> Iterator[None]:
+        """Hold the list of sites against other commands; raises CannotDoHereError ``coordinator.busy``."""
+        try:
+            with FileLock(self.path / "sites.lock", timeout=_LOCK_S, mode=0o600):
+                yield
+        except Timeout as error:
+            raise CannotDoHereError(
+                "coordinator.busy", "Another command is changing the list of sites.", "Try again when it has ended."
+            ) from error
+
     def sites(self) -> tuple[AdmittedSite, ...]:
-        """Return the admitted sites."""
+        """Return the admitted sites; raises BadInputError ``coordinator.sites-damaged``."""
         file = self.path / "sites.json"
         if not file.exists():
             return ()
-        return tuple(_AdmittedSites.model_validate_json(file.read_bytes()).sites)
+        try:
+            return tuple(_AdmittedSites.model_validate_json(file.read_bytes()).sites)
+        except (OSError, ValidationError) as error:
+            raise BadInputError(
+                "coordinator.sites-damaged",
+                "The list of admitted sites cannot be read.",
+                "Restore sites.json in the coordinator's folder from a backup.",
+            ) from error
 
     def keep_sites(self, sites: tuple[AdmittedSite, ...]) -> None:
         """Write the list of admitted sites."""

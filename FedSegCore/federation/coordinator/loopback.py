@@ -22,15 +22,18 @@ from FedSegCore.federation.private_files import private_folder
 from FedSegCore.federation.process_group import free_ports, stop_trees
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
 from FedSegCore.federation.site.node import SiteProcesses, SiteState
-from FedSegCore.federation.site.policy import SitePolicy
+from FedSegCore.federation.site.policy import SitePolicy, WorkBudget
 
 _CONNECT_LIMIT_S = 120.0
 _TICK_S = 0.2
 _SITE_POLL_S = 1.0
 _RUN = "run"
 
-LOOPBACK_POLICY = SitePolicy(privacy=SitePolicy().privacy.model_copy(update={"minimum_cases": 1}))
-"""A new site's policy without a minimum number of cases."""
+LOOPBACK_POLICY = SitePolicy(
+    privacy=SitePolicy().privacy.model_copy(update={"minimum_cases": 1}),
+    budget=WorkBudget(hours_per_day=24.0, hours_per_week=168.0),
+)
+"""A new site's policy without a minimum number of cases, and with all hours: who starts it owns the computer."""
 
 _log = logging.getLogger(__name__)
 
@@ -174,7 +177,7 @@ class LoopbackFederation:
         """Stop every process, the sites first so that they can take their leave."""
         self._stack.close()
         stop_trees([process for site in self.sites.values() for process in site.processes()])
-        stop_trees(self.coordinator_processes.processes())
+        self.coordinator_processes.close()
 
 
 def run_on_loopback(

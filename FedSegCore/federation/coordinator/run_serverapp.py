@@ -7,7 +7,8 @@ from typing import Any
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.flower_version import require_flower
-from FedSegCore.federation.superexec import task_arguments
+from FedSegCore.federation.process_group import follow_parent
+from FedSegCore.federation.superexec import begin, task_arguments
 
 _NEEDED = {
     "flwr.superlink.runtime.run_serverapp": ("install_from_fab",),
@@ -18,6 +19,8 @@ _NEEDED = {
 def main() -> None:
     """Run one server app; Flower's own code pulls the task and reports how it ended."""
     arguments = task_arguments()
+    # Flower looks after its parent too, but only once everything is imported, and by asking politely
+    follow_parent(arguments.parent_pid)
     runtime, cli = require_flower(_NEEDED)
     install = runtime.install_from_fab
 
@@ -32,6 +35,7 @@ def main() -> None:
     sys.argv = ["flwr-serverapp", "--runtime-api-address", arguments.runtime_api_address]
     sys.argv += ["--token", arguments.token, "--parent-pid", str(arguments.parent_pid)]
     sys.argv += ["--root-certificates", str(arguments.root_certificates)]
+    begin(arguments)
     cli.flwr_serverapp()
 
 

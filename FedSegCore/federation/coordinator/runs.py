@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -27,6 +28,7 @@ from FedSegCore.common.progress import Progress
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.coordinator.folder import AdmittedSite, CoordinatorFolder
 from FedSegCore.federation.coordinator.superlink import CONTROL_HEADER
+from FedSegCore.federation.process_group import without_proxy
 from FedSegCore.federation.site.keys import public_key_fingerprint, read_public_key
 
 NOT_RUNNING = "coordinator.not-running"
@@ -76,8 +78,8 @@ class ControlClient:
 
     def __init__(self, folder: CoordinatorFolder) -> None:
         self._folder = folder
-        # Flower's client obeys the proxy variables even for loopback.
-        os.environ["NO_PROXY"] = ",".join(filter(None, (os.environ.get("NO_PROXY"), "127.0.0.1")))
+        # Flower's client obeys the proxy variables even for loopback; of the two names the one in lower case counts.
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = without_proxy(os.environ)
         self._client = ControlHttpClient.from_server_address(
             server_address=f"127.0.0.1:{folder.settings().control_port}",
             insecure=False,
@@ -116,43 +118,68 @@ class ControlClient:
         Raises:
             BadInputError: the key is no P-384 OpenSSH key, or was used before (Flower takes a key once only).
         """
-        key = read_public_key(public_key)
+        return self.admit_key(name, read_public_key(public_key))
+
+    def admit_key(self, name: str, key: ec.EllipticCurvePublicKey) -> AdmittedSite:
+        """Let the owner of this key in, and write it down; raises BadInputError as ``admit``."""
         pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         try:
             reply = self._call("RegisterNode", RegisterNodeRequest(public_key=pem, name=name))
         except CannotDoHereError as error:
             if error.code != REFUSED:
                 raise
-            raise BadInputError(
-                "coordinator.key-refused",
-                "This key was not admitted; a key can be admitted once only.",
-                "Let the site make a new key and send it.",
-            ) from error
-        site = AdmittedSite(name=name, node_id=reply.node_id, fingerprint=public_key_fingerprint(key))
-        self._folder.keep_sites((*self._folder.sites(), site))
+            node_id = self._admitted_unwritten(pem)
+            if node_id is None:
+                raise BadInputError(
+                    "coordinator.key-refused",
+                    "This key was not admitted; a key can be admitted once only.",
+                    "Let the site make a new key and send it.",
+                ) from error
+        else:
+            node_id = reply.node_id
+        site = AdmittedSite(name=name, node_id=node_id, fingerprint=public_key_fingerprint(key))
+        with self._folder.changing_sites():
+            self._folder.keep_sites((*self._folder.sites(), site))
         return site
 
+    def _admitted_unwritten(self, pem: bytes) -> int | None:
+        """Return the node that a command admitted with this key before it was killed, too early to write it down."""
+        known = {site.node_id for site in self._folder.sites()}
+        found = [node_id for node_id, key in self._registered().items() if key == pem and node_id not in known]
+        return found[0] if found else None
+
+    def _registered(self) -> dict[int, bytes]:
+        """Return the nodes that are let in, with their public keys (PEM)."""
+        nodes = self._call("ListNodes", ListNodesRequest()).nodes_info
+        return {int(node.node_id): node.public_key for node in nodes if node.status != "unregistered"}
+
     def remove(self, site: AdmittedSite) -> None:
-        """Shut a site out; its SuperNode ends by itself within seconds."""
-        self._call("UnregisterNode", UnregisterNodeRequest(node_id=site.node_id))
-        self._folder.keep_sites(tuple(other for other in self._folder.sites() if other.node_id != site.node_id))
+        """Shut a site out; its SuperNode ends by itself within seconds. One that is out already is struck off only."""
+        try:
+            self._call("UnregisterNode", UnregisterNodeRequest(node_id=site.node_id))
+        except CannotDoHereError as error:
+            if error.code != REFUSED or site.node_id in self._registered():
+                raise
+        with self._folder.changing_sites():
+            self._folder.keep_sites(tuple(other for other in self._folder.sites() if other.node_id != site.node_id))
 
     def online(self) -> frozenset[int]:
         """Return the node ids that are connected."""
         nodes = self._call("ListNodes", ListNodesRequest()).nodes_info
         return frozenset(node.node_id for node in nodes if node.status == "online")
 
-    def start(self, run: str, bundle: bytes | None = None) -> int:
+    def start(self, run: str, bundle: bytes | None = None, *, deliver: bool = False) -> int:
         """Start the run whose folder is ``runs/<run>`` and return Flower's run id.
 
         Args:
             run: plain name of the run's folder.
+            deliver: do not train; carry out the plan of delivery in that folder.
             bundle: another bundle than this version's (tests).
         """
         content = thin_bundle() if bundle is None else bundle
         request = StartRunRequest(
             fab=fab_to_proto(Fab(bundle_digest(content), content, {})),
-            override_config=user_config_to_proto({"run": run}),
+            override_config=user_config_to_proto({"run": run, "deliver": deliver}),
             federation="",
         )
         reply = self._call("StartRun", request)
@@ -162,10 +189,7 @@ class ControlClient:
 
     def status(self, run_id: int) -> RunStatus:
         """Return how a run stands; raises BadInputError for a run SuperLink does not know."""
-        reply = self._call("ListRuns", ListRunsRequest(run_id=run_id))
-        if run_id not in reply.run_dict:
-            raise BadInputError("coordinator.run-unknown", f"There is no run {run_id}.", "List the runs.")
-        status = reply.run_dict[run_id].status
+        status = self._call_about_run("ListRuns", ListRunsRequest(run_id=run_id)).run_dict[run_id].status
         return RunStatus(status.status, status.sub_status, status.details)
 
     def runs(self) -> dict[int, RunStatus]:
@@ -177,8 +201,26 @@ class ControlClient:
         }
 
     def stop(self, run_id: int) -> None:
-        """Stop a run; sites that are training end their round in vain."""
-        self._call("StopRun", StopRunRequest(run_id=run_id))
+        """Stop a run; sites that are training end their round in vain.
+
+        Raises:
+            BadInputError: SuperLink does not know the run.
+            CannotDoHereError: it has ended already (``REFUSED``).
+        """
+        self._call_about_run("StopRun", StopRunRequest(run_id=run_id))
+
+    def _call_about_run(self, method: str, request: Any) -> Any:
+        try:
+            return self._call(method, request)
+        except CannotDoHereError as error:
+            cause = error.__cause__
+            if isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.NOT_FOUND:
+                raise BadInputError(
+                    "coordinator.run-unknown",
+                    f"There is no run {request.run_id}.",
+                    "See the runs with 'fedseg coordinator status'.",
+                ) from error
+            raise
 
     def _call(self, method: str, request: Any) -> Any:
         try:

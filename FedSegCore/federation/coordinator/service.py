@@ -3,9 +3,11 @@
 import os
 import subprocess
 
+from filelock import FileLock, Timeout
+
 from FedSegCore.common.errors import CannotDoHereError
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
-from FedSegCore.federation.process_group import Child, Restarts, child_environment
+from FedSegCore.federation.process_group import Child, Restarts, child_environment, stop_trees
 
 RUNS_VARIABLE = "FEDSEG_RUNS"
 """Environment variable by which a server app finds the coordinator's folder of runs."""
@@ -26,9 +28,23 @@ class CoordinatorProcesses:
         self._folder = folder
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._starts = {name: Restarts() for name in _NAMES}
+        self._waiting: set[str] = set()
+        self._alone = FileLock(folder.path / "coordinator.lock", mode=0o600, thread_local=False)
 
     def start(self) -> None:
-        """Start both; ``ControlClient.wait_until_up`` tells when SuperLink answers."""
+        """Start both; ``ControlClient.wait_until_up`` tells when SuperLink answers.
+
+        Raises:
+            CannotDoHereError: ``coordinator.already-running``.
+        """
+        try:
+            self._alone.acquire(timeout=0)
+        except Timeout as error:
+            raise CannotDoHereError(
+                "coordinator.already-running",
+                "This coordinator is serving already.",
+                "Use the one that runs, or end it first.",
+            ) from error
         for name in _NAMES:
             self._start(name)
 
@@ -49,9 +65,22 @@ class CoordinatorProcesses:
                     f"The coordinator's {name} cannot be kept running.",
                     f"Read logs/{name}.log in its folder; often its port is in use.",
                 )
-            self._start(name)
+            try:
+                self._start(name)
+            except OSError as error:
+                # no room for a log, or no process to be had: tried again at the next tick, and told once
+                reason = error.strerror or type(error).__name__
+                news += [] if name in self._waiting else [f"{name} ended and cannot be started now ({reason})"]
+                self._waiting.add(name)
+                continue
+            self._waiting.discard(name)
             news.append(f"{name} ended (code {code}) and is started again")
         return news
+
+    def close(self) -> None:
+        """Stop both."""
+        stop_trees(self.processes())
+        self._alone.release()
 
     def processes(self) -> list["subprocess.Popen[bytes]"]:
         """Return the running children, for ``stop_trees``."""
@@ -68,7 +97,6 @@ class CoordinatorProcesses:
             address = f"127.0.0.1:{folder.settings().control_port}"
             arguments += ["--runtime-api-address", address, "--secret-file", str(folder.superexec_secret)]
             arguments += ["--root-certificates", str(folder.authority_certificate)]
-        self._starts[name].started()
         self._children[name] = Child(
             name=name,
             module=f"FedSegCore.federation.coordinator.{name}",
@@ -76,3 +104,4 @@ class CoordinatorProcesses:
             environment={**child_environment(folder.flower_home, 1), RUNS_VARIABLE: str(folder.runs)},
             log=folder.logs / f"{name}.log",
         ).start()
+        self._starts[name].started()

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
@@ -16,11 +17,15 @@ from typing import Any
 import uvicorn
 
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
+from FedSegCore.federation.coordinator.renewal import mend, show_renewed
 from FedSegCore.federation.flower_version import require_flower
 from FedSegCore.federation.process_group import follow_parent
 
 CONTROL_HEADER = "x-fedseg-control"
 """HTTP header that carries the coordinator's secret on Control calls."""
+
+MOST_BODY_BYTES = 64 * 1024**2
+"""Largest request that is taken from sites; Flower cuts what is larger than 5 MB into several."""
 
 _NEEDED = {
     "flwr.superlink.cli.flower_superlink": (
@@ -40,17 +45,40 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class FleetOnly:
-    """Passes HTTP requests to the Fleet API; everything else gets 404 without reaching Flower."""
+    """Passes HTTP requests to the Fleet API; everything else gets 404 without reaching Flower.
+
+    Flower reads a request into memory before it asks who sent it, so a body beyond ``MOST_BODY_BYTES`` gets 413.
+    """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection."""
-        if scope["type"] == "http" and scope["path"].startswith("/v1/fleet/"):
-            await self._app(scope, receive, send)
-        else:
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/fleet/"):
             await _refuse(scope, send, 404)
+        elif _told_length(scope) > MOST_BODY_BYTES:
+            await _refuse(scope, send, 413)
+        else:
+            await self._app(scope, _bounded(receive), send)
+
+
+def _told_length(scope: Scope) -> int:
+    told = dict(scope["headers"]).get(b"content-length", b"0")
+    return int(told) if told.isdigit() else 0
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Return ``receive`` that takes the sender for gone once a body that told no length is too long."""
+    got = 0
+
+    async def bounded() -> Any:
+        nonlocal got
+        message = await receive()
+        got += len(message.get("body", b""))
+        return message if got <= MOST_BODY_BYTES else {"type": "http.disconnect"}
+
+    return bounded
 
 
 class ControlWithSecret:
@@ -89,14 +117,30 @@ class _SecondServer(uvicorn.Server):
         yield
 
 
-async def _serve_both(inner: uvicorn.Server, outer: uvicorn.Server) -> None:
+async def _serve_both(inner: uvicorn.Server, outer: uvicorn.Server, folder: CoordinatorFolder) -> None:
     first = asyncio.create_task(inner.serve())
     while not (inner.started or first.done()):
         await asyncio.sleep(0.02)
-    second = asyncio.create_task(outer.serve())
-    await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
-    inner.should_exit = outer.should_exit = True
-    await asyncio.gather(first, second)
+    with listening_on_all_versions(outer.config.host, outer.config.port) as sockets:
+        second = asyncio.create_task(outer.serve(sockets))
+        while not (outer.started or first.done() or second.done()):
+            await asyncio.sleep(0.02)
+        contexts = [server.config.ssl for server in (inner, outer) if server.started and server.config.ssl is not None]
+        renewals = asyncio.create_task(show_renewed(folder.server_certificate, folder.server_key, contexts))
+        await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
+        renewals.cancel()
+        inner.should_exit = outer.should_exit = True
+        await asyncio.gather(first, second)
+
+
+@contextlib.contextmanager
+def listening_on_all_versions(host: str, port: int) -> Iterator[list[socket.socket] | None]:
+    """Yield a socket that takes IPv6 and IPv4 where ``host`` is ``::``, which asyncio would take for IPv6 alone."""
+    if host != "::" or not socket.has_dualstack_ipv6():
+        yield None
+        return
+    with socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True) as both:
+        yield [both]
 
 
 def main() -> None:
@@ -109,6 +153,7 @@ def main() -> None:
     folder = CoordinatorFolder.open(arguments.folder)
     cli, app_module, logging_module = require_flower(_NEEDED)
     follow_parent(arguments.parent_pid)
+    mend(folder)
 
     def serve(lifespan_config: Any) -> None:
         app = app_module.create_app(lifespan_config, cli.SuperLinkLifespan)
@@ -127,7 +172,7 @@ def main() -> None:
         outer = uvicorn.Config(
             FleetOnly(app), host=settings.fleet_host, port=settings.fleet_port, lifespan="off", **common
         )
-        asyncio.run(_serve_both(uvicorn.Server(inner), _SecondServer(outer)))
+        asyncio.run(_serve_both(uvicorn.Server(inner), _SecondServer(outer), folder))
 
     cli._run_superlink_http_api = serve
     sys.argv = ["flower-superlink", *_flags(folder)]

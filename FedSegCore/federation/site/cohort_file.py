@@ -79,17 +79,31 @@ def read_cohort_file(path: Path) -> CohortDescription:
     """Read and check a cohort file (JSON); the images are not opened.
 
     Raises:
-        BadInputError: ``cohort.unreadable`` or ``cohort.invalid``, naming the wrong entries.
+        BadInputError: ``cohort.none``, ``cohort.unreadable`` or ``cohort.invalid``, naming the wrong entries.
     """
     try:
         return CohortDescription.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BadInputError(
+            "cohort.none",
+            "The site has no case to train on.",
+            "Add cases and note the consent to train on them ('fedseg site cohort add', 'consent').",
+        ) from error
     except OSError as error:
         raise BadInputError(
-            "cohort.unreadable", f"The cohort file {path.name} cannot be read.", "Choose the cohort again."
+            "cohort.unreadable", "The cohort file cannot be read.", "Choose the cohort again."
         ) from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
-        raise BadInputError("cohort.invalid", f"{path.name}: {problems}.", "Correct the named entries.") from error
+        problems = "; ".join(f"{_place(e['loc'])}: {e['msg']}" for e in error.errors()[:5])
+        raise BadInputError(
+            "cohort.invalid", f"The cohort file is wrong: {problems}.", "Correct the named entries."
+        ) from error
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Return where an entry stands; names that are none of ours, which may be anybody's, as ``…``."""
+    known = {*CohortDescription.model_fields, *CohortCase.model_fields, *SiteLabelMapping.model_fields}
+    return ".".join(str(part) if isinstance(part, int) or part in known else "…" for part in location) or "file"
 
 
 def load_cohort(

@@ -5,11 +5,13 @@ import logging
 from FedSegCore.common.files import sha256_of
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.site.cohort_file import load_cohort, read_cohort_file
+from FedSegCore.federation.site.control import known_control
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.journal_entries import CohortRead
 from FedSegCore.federation.trainer_port import SiteDescription
 from FedSegCore.inference.devices import choose_device
 from FedSegCore.learning.cohort import Cohort
+from FedSegCore.learning.cohort_usual import Measured, measure_cohort
 from FedSegCore.learning.results import Arrays, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
 from FedSegCore.learning.trainer import LocalTrainer
@@ -31,9 +33,14 @@ class CohortTrainer:
     def __init__(self, folder: SiteFolder) -> None:
         self._folder = folder
         self._site = folder.settings().name
-        self._device = choose_device(folder.settings().device)
-        self._cohort: tuple[tuple[Preprocessing, LabelContract, int], Cohort] | None = None
+        self._device = choose_device(known_control(folder).device or folder.settings().device)
+        self._cohort: tuple[tuple[Preprocessing, LabelContract, str], Cohort] | None = None
         self._trainer: LocalTrainer | None = None
+
+    @property
+    def set_aside(self) -> int:
+        """Number of cases that could not be used when the cohort was last read."""
+        return 0 if self._cohort is None else len(self._cohort[1].set_aside)
 
     def describe(self) -> SiteDescription:
         """Return what the site tells of its cohort; raises BadInputError for an unusable cohort file."""
@@ -48,8 +55,16 @@ class CohortTrainer:
         return trainer.train_round(weights, request, progress.part(_PREPARING, 1.0))
 
     def cohort_for(self, task: TrainingTask) -> Cohort:
-        """Return the cohort as it is prepared for ``task``, from memory where it was read before."""
+        """Return the cohort that ``task`` was last trained with, also if cases have come or gone since then."""
+        if self._trainer is not None and self._trainer.task == task:
+            return self._trainer.cohort
         return self._cohort_for(task, Progress())
+
+    def measured(self, task: TrainingTask) -> Measured:
+        """Return the training patients' measures; see ``LocalTrainer.measured``."""
+        if self._trainer is not None and self._trainer.task == task:
+            return self._trainer.measured
+        return measure_cohort(self._cohort_for(task, Progress()).training)
 
     def _trainer_for(self, task: TrainingTask, progress: Progress) -> LocalTrainer:
         cohort = self._cohort_for(task, progress)
@@ -59,8 +74,7 @@ class CohortTrainer:
 
     def _cohort_for(self, task: TrainingTask, progress: Progress) -> Cohort:
         file = self._folder.cohort
-        written = file.stat().st_mtime_ns if file.exists() else 0
-        key = (task.preprocessing, task.contract, written)
+        key = (task.preprocessing, task.contract, sha256_of(file) if file.exists() else "")
         if self._cohort is None or self._cohort[0] != key:
             cohort = load_cohort(file, task.preprocessing, task.contract, progress)
             self._folder.journal.append(
@@ -69,11 +83,13 @@ class CohortTrainer:
                     training_cases=len(cohort.training),
                     validation_cases=len(cohort.validation),
                     set_aside=len(cohort.set_aside),
-                    cohort_sha256=sha256_of(file),
+                    cohort_sha256=key[2],
                 )
             )
             for aside in cohort.set_aside:
-                _log.warning("case %s is not used [%s]: %s", aside.case_id, aside.code, aside.reason)
+                _log.warning(
+                    "case %s is not used [%s]: %s", aside.case_id, aside.code, aside.reason, extra={"code": aside.code}
+                )
             if not cohort.training:
                 # not kept: once the images can be read, the next round uses them
                 return cohort

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.common.files import sha256_of, write_text
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
+from FedSegCore.federation.invitation import Invitation, open_invitation
 from FedSegCore.federation.private_files import keep_secret, private_folder, write_private
 from FedSegCore.federation.site.journal import Journal
 from FedSegCore.federation.site.journal_entries import Enrolled
@@ -21,13 +23,17 @@ SOCKET_PREFIX = "fedseg-"
 """Start of the name of the private folder that holds a trainer's socket."""
 
 
+STORE_COHORT = Path("store/cohort.json")
+"""Where a site's own store of cases writes the cohort file, relative to the site's folder."""
+
+
 class SiteSettings(BaseModel):
     """What a site was set up with.
 
     Attributes:
         name: the site's name in the federation.
         coordinator: ``host:port`` of the coordinator; IPv6 as ``[address]:port``.
-        cohort: the cohort file; relative paths start at the site's folder.
+        cohort: the cohort file; relative paths start at the site's folder. By default that of the site's own store.
         device: where the trainer computes.
         threads: CPU threads of the trainer; None leaves it to the libraries.
         round_limit_s: a round of training that takes longer is given up.
@@ -38,7 +44,7 @@ class SiteSettings(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
     coordinator: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}$")]
-    cohort: Path = Path("cohort.json")
+    cohort: Path = STORE_COHORT
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     round_limit_s: Annotated[float, Field(gt=0.0)] = 4 * 3600.0
@@ -87,10 +93,11 @@ class SiteFolder:
         keep_secret(folder.superexec_secret)
         write_text(folder.path / "approved.json", ApprovedBundles().model_dump_json() + "\n", private=True)
         write_policy(folder.policy_file, policy or SitePolicy())
+        write_text(folder.policy_seen, sha256_of(folder.policy_file) + "\n", private=True)
         folder.journal.append(
             Enrolled(key_sha256=sha256_of(folder.public_key), authority_sha256=sha256_of(folder.authority_certificate))
         )
-        write_text(folder.settings_file, settings.model_dump_json(indent=2) + "\n", private=True)
+        folder.keep_settings(settings)
         return folder
 
     @classmethod
@@ -121,6 +128,16 @@ class SiteFolder:
         return self.path / "ca.crt"
 
     @property
+    def invitation_file(self) -> Path:
+        """The invitation that the site joined with; not there where it was set up without one."""
+        return self.path / "invitation.json"
+
+    @property
+    def request_file(self) -> Path:
+        """The request that the site sends to the coordinator to be admitted."""
+        return self.path / "join-request.json"
+
+    @property
     def superexec_secret(self) -> Path:
         """Secret that lets our executor, and no other user of this machine, take tasks."""
         return self.path / "superexec.secret"
@@ -129,6 +146,11 @@ class SiteFolder:
     def policy_file(self) -> Path:
         """What this site allows; no server can change it."""
         return self.path / "policy.json"
+
+    @property
+    def policy_seen(self) -> Path:
+        """SHA-256 of the policy that the journal knows of; see ``site.policy_watch``."""
+        return self.path / "policy.seen"
 
     @property
     def pseudonym_secret(self) -> Path:
@@ -166,6 +188,41 @@ class SiteFolder:
         return self.path / "flower"
 
     @property
+    def store(self) -> Path:
+        """Copies of the site's cases, with patients and consents; see ``site.cohort_store``."""
+        return self.path / STORE_COHORT.parent
+
+    @property
+    def store_cohort(self) -> Path:
+        """The cohort file that the store writes: cases with consent, no more."""
+        return self.path / STORE_COHORT
+
+    @property
+    def control_file(self) -> Path:
+        """What people at the site want it to do; see ``site.control``."""
+        return self.path / "control.json"
+
+    @property
+    def status_file(self) -> Path:
+        """How the site's processes stand, also after they have ended; see ``site.state``."""
+        return self.path / "status.json"
+
+    @property
+    def notice(self) -> Path:
+        """What the coordinator said last beside orders."""
+        return self.run / "notice.json"
+
+    @property
+    def releases(self) -> Path:
+        """Releases that the coordinator sent; not there before the first one."""
+        return self.path / "releases"
+
+    @property
+    def round_records(self) -> Path:
+        """How the site's rounds went, for its own people; see ``site.round_records``."""
+        return self.path / "rounds.jsonl"
+
+    @property
     def cohort(self) -> Path:
         """The cohort file."""
         return self.path / self.settings().cohort
@@ -180,6 +237,18 @@ class SiteFolder:
                 f"The folder {self.path.name} holds no site.",
                 "Make one with 'fedseg site init', or give its folder.",
             ) from error
+
+    def keep_settings(self, settings: SiteSettings) -> None:
+        """Write the settings."""
+        write_text(self.settings_file, settings.model_dump_json(indent=2) + "\n", private=True)
+
+    def invitation(self) -> Invitation | None:
+        """Return the invitation that the site joined with, however old; None where it was set up without one.
+
+        Raises:
+            BadInputError: ``invitation.*``: the kept file is damaged.
+        """
+        return open_invitation(self.invitation_file) if self.invitation_file.exists() else None
 
     def policy(self) -> SitePolicy:
         """Return the site's policy; the default one where a folder was made before there were policies.
@@ -203,10 +272,14 @@ class SiteFolder:
         """Remove the address of a trainer that has ended, and its socket if it was killed and left it."""
         try:
             address = Path(json.loads(self.trainer_address.read_bytes())["address"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return
         if address.parent.name.startswith(SOCKET_PREFIX):
-            shutil.rmtree(address.parent, ignore_errors=True)
+            # the socket and its empty folder: whatever a damaged file names, nothing else is deleted
+            with suppress(OSError):
+                if address.is_socket():
+                    address.unlink()
+                address.parent.rmdir()
         self.trainer_address.unlink(missing_ok=True)
 
     def empty_run(self) -> None:

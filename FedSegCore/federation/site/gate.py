@@ -4,16 +4,17 @@ Pure: rules, received model and result in; what may leave, or a refusal, out. No
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from FedSegCore.common.errors import BadInputError
-from FedSegCore.federation.checks import PolicyError, check_tensors
+from FedSegCore.federation.checks import check_tensors, length_of, update_length
+from FedSegCore.federation.site.policy import PolicyError
 from FedSegCore.federation.tensors import byte_count
-from FedSegCore.learning.privacy import PrivacyRules
+from FedSegCore.learning.privacy import PrivacyRules, told_usual
 from FedSegCore.learning.results import Arrays, CaseScore, RoundResult
 
 _TIMES = ("scoring", "training")
@@ -73,16 +74,24 @@ def pass_gate(rules: PrivacyRules, received: Arrays, result: RoundResult, facts:
     """
     require_patients(rules, facts.training_patients)
     _check_what_it_is(received, result, facts)
-    norm = _norm(received, result)
-    if rules.noise_multiplier is None and rules.norm_bound is not None:
-        allowed = rules.norm_bound * max(1.0, _length(received.values()))
-        if not norm <= allowed:
-            raise PolicyError("gate.norm", "The update is far longer than the model.", _REMEDY, norm, allowed)
+    norm = _bounded_length(rules, received, result)
     clipped = rules.clip_norm is not None and norm > rules.clip_norm
     if rules.clip_norm is not None:
         result = _clip_and_blur(rules, received, result, norm, facts.generator)
     suppressed = bool(result.scores) and facts.scored_patients < rules.minimum_cases
     return Outgoing(_metrics(rules, result, suppressed, facts.pseudonym), norm, clipped, suppressed)
+
+
+def check_leaving(rules: PrivacyRules, received: Arrays, arriving: RoundResult, facts: GateFacts) -> None:
+    """Check what the server will make of a cleared result, after it was brought into the form in which it travels.
+
+    Rounding and leaving out only shorten an update, so this refuses nothing but what our own code did wrong.
+
+    Raises:
+        PolicyError, BadInputError: as ``pass_gate``.
+    """
+    _check_what_it_is(received, arriving, facts)
+    _bounded_length(rules, received, arriving)
 
 
 def require_patients(rules: PrivacyRules, training_patients: int) -> None:
@@ -95,6 +104,15 @@ def require_patients(rules: PrivacyRules, training_patients: int) -> None:
             training_patients,
             rules.minimum_cases,
         )
+
+
+def _bounded_length(rules: PrivacyRules, received: Arrays, result: RoundResult) -> float:
+    norm = update_length(result.weights, result.extras, received)
+    if rules.noise_multiplier is None and rules.norm_bound is not None:
+        allowed = rules.norm_bound * max(1.0, length_of(received.values()))
+        if not norm <= allowed:
+            raise PolicyError("gate.norm", "The update is far longer than the model.", _REMEDY, norm, allowed)
+    return norm
 
 
 def _check_what_it_is(received: Arrays, result: RoundResult, facts: GateFacts) -> None:
@@ -110,26 +128,13 @@ def _check_what_it_is(received: Arrays, result: RoundResult, facts: GateFacts) -
     told += [value or 0.0 for s in result.scores for value in (s.dice, s.iou, s.surface_distance_mm)]
     if not all(map(math.isfinite, told)):
         raise BadInputError("gate.not-finite", "A loss, time or score is not a number.", _REMEDY)
-    if result.num_examples < 0 or result.num_steps < 0 or not set(result.annotated) <= set(range(1, facts.labels + 1)):
+    usual = result.usual.volumes if result.usual else {}
+    strange_labels = {*result.annotated, *usual} - set(range(1, facts.labels + 1))
+    if strange_labels or min(result.num_examples, result.num_steps, *result.lesion_counts) < 0:
         raise BadInputError("gate.counts", "A count or a label is impossible.", _REMEDY)
     size = byte_count(result.weights) + byte_count(result.extras)
     if size > facts.max_bytes:
         raise PolicyError("gate.message-size", "The answer is too large.", _REMEDY, size, facts.max_bytes)
-
-
-def _norm(received: Arrays, result: RoundResult) -> float:
-    # one tensor at a time in float64: a sum of squares in float32 overflows where weights explode
-    changes = (
-        array.astype(np.float64) - received[name].astype(np.float64)
-        for name, array in result.weights.items()
-        if array.dtype.kind == "f"
-    )
-    return math.hypot(_length(changes), _length(result.extras.values()))
-
-
-def _length(arrays: Iterable[npt.NDArray[np.generic]]) -> float:
-    lengths = (float(np.linalg.norm(array.astype(np.float64).ravel())) for array in arrays if array.dtype.kind == "f")
-    return math.hypot(*lengths)
 
 
 def _clip_and_blur(
@@ -184,6 +189,8 @@ def _metrics(
         result,
         loss=rounded(result.loss) if told and result.loss is not None else None,
         scores=tuple(score(given) for given in result.scores) if scored else (),
+        lesion_counts=result.lesion_counts if "lesion_sizes" in rules.metrics else (),
+        usual=result.usual and told_usual(result.usual, rules),
         seconds={name: rounded(result.seconds[name]) for name in _TIMES if name in result.seconds}
         if "seconds" in rules.metrics
         else {},

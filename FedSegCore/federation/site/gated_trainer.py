@@ -7,6 +7,7 @@ client app's process has passed the gate and is in the journal.
 import hashlib
 import hmac
 import math
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
@@ -15,25 +16,33 @@ import numpy as np
 
 from FedSegCore.common.errors import FedSegError
 from FedSegCore.common.progress import Progress
-from FedSegCore.federation.checks import PolicyError, check_limits
+from FedSegCore.federation.checks import check_limits
 from FedSegCore.federation.messages import write_result
 from FedSegCore.federation.payload import payload_of
 from FedSegCore.federation.private_files import keep_secret
+from FedSegCore.federation.remainder import Remainder, decoded
 from FedSegCore.federation.site.accountant import running_epsilon
+from FedSegCore.federation.site.budget import check_hours, check_room
 from FedSegCore.federation.site.cohort_file import read_cohort_file
 from FedSegCore.federation.site.cohort_trainer import CohortTrainer
 from FedSegCore.federation.site.folder import SiteFolder
-from FedSegCore.federation.site.gate import GateFacts, Outgoing, pass_gate, require_patients
-from FedSegCore.federation.site.journal_entries import Left, OrderReceived, Refused
-from FedSegCore.federation.site.policy import SitePolicy
+from FedSegCore.federation.site.gate import GateFacts, Outgoing, check_leaving, pass_gate, require_patients
+from FedSegCore.federation.site.journal_entries import GinUsed, Left, OrderReceived, Refused, UsualTold
+from FedSegCore.federation.site.local_gin import read_local_gin, with_local_gin
+from FedSegCore.federation.site.policy import PolicyError, SitePolicy
+from FedSegCore.federation.site.round_records import keep_round
+from FedSegCore.federation.site.usual_memory import UsualMemory
 from FedSegCore.federation.tensors import byte_count
 from FedSegCore.federation.trainer_port import JOURNALLED_BY_TRAINER, SiteDescription
+from FedSegCore.inference.weights import check_fits
 from FedSegCore.learning.cohort import PreparedCase
 from FedSegCore.learning.privacy import PrivacyRules
 from FedSegCore.learning.results import FEDGS_PREFIX, Arrays, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
+from FedSegCore.networks.config import NetworkConfig
 
 _PSEUDONYM_DIGITS = 12
+_TELL_AGAIN_S = 3600.0
 
 Given = TypeVar("Given")
 
@@ -49,6 +58,10 @@ class GatedTrainer:
     def __init__(self, folder: SiteFolder, trainer: CohortTrainer) -> None:
         self._folder = folder
         self._trainer = trainer
+        self._told_full = -_TELL_AGAIN_S
+        self._known_network: NetworkConfig | None = None
+        self._remainder = Remainder(folder.run / "remainder")
+        self._usual_memory = UsualMemory(folder)
 
     def describe(self) -> SiteDescription:
         """Return what the site tells of its cohort: 0 instead of a number of scored cases below the minimum.
@@ -57,7 +70,7 @@ class GatedTrainer:
             PolicyError: ``gate.too-few-cases``.
             BadInputError: the cohort file or the policy cannot be used.
         """
-        rules = self._journalling(self._folder.policy, None).privacy
+        rules = self._policy_with_room(None).privacy
         told = self._trainer.describe()
         cohort = read_cohort_file(self._folder.cohort)
         self._journalling(lambda: require_patients(rules, len(cohort.patients("train"))), None)
@@ -70,10 +83,24 @@ class GatedTrainer:
         """Train a round and return what may leave of it, once the journal says so.
 
         Raises:
-            FedSegError: ``policy.*``, ``gate.*``, ``journal.*``; what the trainer raises.
+            FedSegError: ``policy.*`` for the round or for all work, ``gate.*``, ``journal.*``; what the trainer raises.
         """
+        self._policy_with_room(request.round_number)
         self._folder.journal.append(_order(task, weights, request))
         return self._journalling(lambda: self._gated(task, weights, request, progress), request.round_number)
+
+    def _policy_with_room(self, round_number: int | None) -> SitePolicy:
+        """Return the policy if there is room to write of a server's wishes; that there is none is told once an hour."""
+        policy = self._journalling(self._folder.policy, round_number)
+        if time.monotonic() - self._told_full < _TELL_AGAIN_S:
+            check_room(self._folder, policy.budget)
+            return policy
+        try:
+            self._journalling(lambda: check_room(self._folder, policy.budget), round_number)
+        except PolicyError:
+            self._told_full = time.monotonic()
+            raise
+        return policy
 
     def _journalling(self, work: Callable[[], Given], round_number: int | None) -> Given:
         try:
@@ -90,12 +117,50 @@ class GatedTrainer:
     def _gated(self, task: TrainingTask, weights: Arrays, request: RoundRequest, progress: Progress) -> RoundResult:
         policy = self._folder.policy()
         check_limits(task, weights, request, policy.limits)
+        check_hours(self._folder, policy.budget)
+        if task.network != self._known_network:
+            # before it is built: what a server asks for may be of any size
+            check_fits(task.network, weights)
+            self._known_network = task.network
+        task = self._with_own_gin(task, request.round_number)
         rules = policy.privacy.stricter(request.privacy)
         epsilon = self._epsilon(rules)
         result = self._trainer.train_round(task, weights, request, progress)
-        out = pass_gate(rules, weights, result, self._facts(policy, task))
+        keep_round(self._folder, request, result)
+        facts = self._facts(policy, task)
+        out = self._steady(
+            pass_gate(rules, weights, self._remainder.join(weights, result, request), facts), rules, task, request
+        )
+        sent = self._remainder.leave(weights, out.result, request)
+        check_leaving(rules, weights, decoded(sent, weights), facts)
+        out = replace(out, result=sent)
         self._folder.journal.append(_left(out, rules, request.round_number, epsilon))
-        return out.result
+        return sent
+
+    def _steady(self, out: Outgoing, rules: PrivacyRules, task: TrainingTask, request: RoundRequest) -> Outgoing:
+        """Put what was told before of nearly the same patients in the place of what is usual now."""
+        usual = out.result.usual
+        if usual is None or not (usual.look or usual.volumes):
+            return out
+        told = self._usual_memory.steady(usual, self._trainer.measured(task), rules.minimum_cases, task)
+        subjects = [*told.volumes.values(), *([] if told.look is None else [told.look])]
+        self._folder.journal.append(
+            UsualTold(
+                round_number=request.round_number,
+                volumes=len(told.volumes),
+                look=told.look is not None,
+                fewest_patients=min(one.patients for one in subjects),
+            )
+        )
+        return replace(out, result=replace(out.result, usual=told))
+
+    def _with_own_gin(self, task: TrainingTask, round_number: int) -> TrainingTask:
+        own = read_local_gin(self._folder)
+        if own is None:
+            return task
+        chosen = with_local_gin(task, own)
+        self._folder.journal.append(GinUsed(round_number=round_number, own=chosen is not task))
+        return chosen
 
     def _epsilon(self, rules: PrivacyRules) -> float | None:
         """Return ε with the round to come, before any time is spent on training it."""

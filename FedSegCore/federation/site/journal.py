@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -24,6 +25,8 @@ _NAME = re.compile(r"journal-(\d{6})\.jsonl")
 _RAW = re.compile(rb"[^\n]*\n|[^\n]+")
 _MAX_FILE = 4 * 1024 * 1024
 _LOCK_S = 30.0
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+Found = TypeVar("Found")
 # Behind an unfinished line, so that it can never be read as a finished one.
 _TORN = b"#\n"
 
@@ -105,26 +108,56 @@ class Journal:
     def lines(self) -> Iterator[Line]:
         """Yield all lines, oldest first; raises BadInputError ``journal.broken`` where the chain breaks."""
         try:
-            for found in self._walk():
-                if isinstance(found, Line):
-                    yield found
+            found = self._steady(lambda: list(self._walk()))
         except _BrokenError as error:
             raise _broken(f"{error.file} breaks at line {error.line}: {error.reason}") from error
+        yield from (line for line in found if isinstance(line, Line))
+
+    def recent(self, since: datetime) -> Iterator[Line]:
+        """Yield the good lines written since then, oldest first; files that were not written since are not opened.
+
+        The chain is not followed: what must be proved asks ``lines`` or ``verify``.
+        """
+        told = since.strftime(_TIME)
+        for path in self._files():
+            if path.stat().st_mtime >= since.timestamp() - 1.0:
+                for raw in path.read_bytes().split(b"\n"):
+                    line = parse_line(raw)
+                    if line is not None and line.time >= told:
+                        yield line
 
     def verify(self) -> Verification:
         """Check every byte of the journal; never raises for what is in it."""
         entries, unfinished = 0, False
-        try:
+
+        def check() -> None:
+            nonlocal entries, unfinished
+            entries, unfinished = 0, False
             for found in self._walk():
                 if isinstance(found, Line):
                     entries += 1
                 else:
                     unfinished = True
+
+        try:
+            self._steady(check)
         except _BrokenError as error:
             return Verification(entries, False, False, error.file, error.line, error.reason)
         except OSError:
             return Verification(entries, False, False, reason="it cannot be read")
         return Verification(entries, True, unfinished)
+
+    def _steady(self, read: Callable[[], Found]) -> Found:
+        """Read, and where that finds a break, once more while nobody writes: an entry may just have been added."""
+        try:
+            return read()
+        except _BrokenError as error:
+            found = error
+        try:
+            with FileLock(self._folder / "lock", timeout=_LOCK_S, mode=0o600):
+                return read()
+        except (OSError, Timeout):  # a copy on a disk that cannot be written, say
+            raise found from None
 
     @property
     def _head(self) -> Path:
@@ -151,7 +184,7 @@ class Journal:
 
     def _add(self, file: Path, last: Line | None, entry: Entry, before: bytes = b"") -> Line:
         number, previous = (1, FIRST_PREVIOUS) if last is None else (last.number + 1, last.hash)
-        line = Line.make(number, self._clock().strftime("%Y-%m-%dT%H:%M:%SZ"), previous, entry)
+        line = Line.make(number, self._clock().strftime(_TIME), previous, entry)
         _write(file, before + line.to_bytes() + b"\n")
         write_text(self._head, _head_text(line.number, line.hash), private=True)
         return line

@@ -13,6 +13,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Code = Annotated[str, Field(pattern=r"^(cancelled|[a-z0-9-]{1,40}(\.[a-z0-9-]{1,60}){1,3})$")]
 Modality = Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")]
 Count = Annotated[int, Field(ge=0, le=10**15)]
+CaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Number = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 FIRST_PREVIOUS = "0" * 64
@@ -29,6 +30,18 @@ class Enrolled(_Entry):
     kind: Literal["enrolled"] = "enrolled"
     key_sha256: Sha256
     authority_sha256: Sha256
+
+
+class InvitationAccepted(_Entry):
+    """The site joined with an invitation: hash of its file, and of the coordinator's public key that signed it.
+
+    ``compared`` tells whether the fingerprint of that key was typed in as heard from the coordinator, and agreed.
+    """
+
+    kind: Literal["invitation-accepted"] = "invitation-accepted"
+    invitation_sha256: Sha256
+    coordinator_key_sha256: Sha256
+    compared: bool
 
 
 class CohortRead(_Entry):
@@ -109,6 +122,98 @@ class ReleaseUsed(_Entry):
     weights_sha256: Sha256
 
 
+class ReleaseReceived(_Entry):
+    """A release came from the coordinator and was taken: the hash and size of its weights."""
+
+    kind: Literal["release-received"] = "release-received"
+    weights_sha256: Sha256
+    bytes: Count
+
+
+class GinChosen(_Entry):
+    """The site chose GIN settings of its own for its training, or went back to the federation's (``own`` false)."""
+
+    kind: Literal["gin-chosen"] = "gin-chosen"
+    own: bool
+    alpha_low: Number | None = None
+    alpha_high: Number | None = None
+    layers: Count | None = None
+    kernel_sizes: tuple[Count, ...] = ()
+    per_batch: bool | None = None
+
+
+class GinUsed(_Entry):
+    """A round was trained while the site had GIN settings of its own; ``own`` false: the federation did not let it."""
+
+    kind: Literal["gin-used"] = "gin-used"
+    round_number: Count
+    own: bool
+
+
+class UsualTold(_Entry):
+    """A round's answer told what is usual in the training cohort: of so many structures, and of the images' look.
+
+    Every number told is of ``fewest_patients`` patients or more.
+    """
+
+    kind: Literal["usual-told"] = "usual-told"
+    round_number: Count
+    volumes: Count
+    look: bool
+    fewest_patients: Count
+
+
+class BundleApproved(_Entry):
+    """The site's owner lets messages of an app bundle be answered, or does not any more."""
+
+    kind: Literal["bundle-approved"] = "bundle-approved"
+    sha256: Sha256
+    approved: bool
+
+
+class CaseAdded(_Entry):
+    """A case was taken into the site's store; ``case`` is the store's own random id."""
+
+    kind: Literal["case-added"] = "case-added"
+    case: CaseId
+
+
+class CaseRemoved(_Entry):
+    """The store's copy of a case was deleted."""
+
+    kind: Literal["case-removed"] = "case-removed"
+    case: CaseId
+
+
+class ConsentGiven(_Entry):
+    """A case may be trained on from now on; by whom stands in the store only."""
+
+    kind: Literal["consent-given"] = "consent-given"
+    case: CaseId
+
+
+class ConsentRevoked(_Entry):
+    """A case is in no further round."""
+
+    kind: Literal["consent-revoked"] = "consent-revoked"
+    case: CaseId
+
+
+class ControlChanged(_Entry):
+    """Somebody at the site paused it, let it go on, left the federation, or deleted all but this journal."""
+
+    kind: Literal["control-changed"] = "control-changed"
+    what: Literal["paused", "resumed", "leaving", "forgotten"]
+
+
+class PolicyChanged(_Entry):
+    """The site's policy is another one than before: hash of its file, and the minimum of patients it asks for."""
+
+    kind: Literal["policy-changed"] = "policy-changed"
+    policy_sha256: Sha256
+    minimum_cases: Count
+
+
 class Healed(_Entry):
     """An entry was being written when the machine stopped: so many unfinished bytes stand before this line."""
 
@@ -117,7 +222,28 @@ class Healed(_Entry):
     sha256: Sha256
 
 
-Entry = Enrolled | CohortRead | Introduced | OrderReceived | Left | Refused | ReleaseUsed | Healed
+Entry = (
+    Enrolled
+    | CohortRead
+    | Introduced
+    | OrderReceived
+    | Left
+    | Refused
+    | ReleaseUsed
+    | ReleaseReceived
+    | InvitationAccepted
+    | GinChosen
+    | GinUsed
+    | UsualTold
+    | BundleApproved
+    | CaseAdded
+    | CaseRemoved
+    | ConsentGiven
+    | ConsentRevoked
+    | ControlChanged
+    | PolicyChanged
+    | Healed
+)
 
 
 class Line(BaseModel):

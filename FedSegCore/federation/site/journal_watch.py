@@ -1,8 +1,13 @@
 """A client app's process writes into the site's journal what leaves beside rounds' results."""
 
+import time
+from collections.abc import Callable
+from pathlib import Path
+
 from flwr.app import RecordDict
 
 from FedSegCore.common.errors import FedSegError
+from FedSegCore.common.files import write_json
 from FedSegCore.federation.payload import payload_of
 from FedSegCore.federation.site.journal import Journal
 from FedSegCore.federation.site.journal_entries import Introduced, Refused
@@ -14,10 +19,21 @@ class JournalWatch:
 
     Args:
         journal: the site's journal.
+        has_room: whether a refusal may still be written; see ``budget``.
+        notice: file that says how many more sites are waited for, for ``site.state``; None writes none.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(
+        self, journal: Journal, has_room: Callable[[], bool] = lambda: True, notice: Path | None = None
+    ) -> None:
         self._journal = journal
+        self._has_room = has_room
+        self._notice = notice
+
+    def asked(self, missing: int) -> None:
+        """See ``AnswerWatch.asked``."""
+        if self._notice is not None:
+            write_json(self._notice, {"missing": missing, "time": time.time()}, private=True)
 
     def introduced(self, description: SiteDescription, content: RecordDict) -> None:
         """See ``AnswerWatch.introduced``."""
@@ -33,5 +49,5 @@ class JournalWatch:
 
     def refused(self, error: FedSegError) -> None:
         """See ``AnswerWatch.refused``."""
-        if not error.code.startswith(JOURNALLED_BY_TRAINER):
+        if not error.code.startswith(JOURNALLED_BY_TRAINER) and self._has_room():
             self._journal.append(Refused(code=error.code))

@@ -5,22 +5,41 @@ import os
 import re
 import subprocess
 import time
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from FedSegCore.common.errors import CannotDoHereError, FedSegError
-from FedSegCore.federation.log_tail import LogTail
-from FedSegCore.federation.process_group import Child, Restarts, child_environment, free_ports
+from FedSegCore.federation.log_tail import LogTail, cut_log
+from FedSegCore.federation.process_group import Child, Restarts, child_environment, free_ports, stop_trees
+from FedSegCore.federation.site.admission import keep_node_id, known_node_id
+from FedSegCore.federation.site.control import Halt, halt_now, known_control
 from FedSegCore.federation.site.folder import SiteFolder
+from FedSegCore.federation.site.status import SiteStatus, read_status, this_process, write_status
 
 _RETRY_S = 5.0
+_CUT_EVERY_S = 60.0
+_COMPUTER = "site.computer"
+
+HALT_LIMIT_S = 30.0
+"""A site that is paused stops its processes after this time also where the coordinator could not be told."""
+_FETCH_S = 4.0  # SuperLink gives no answer of a node that has gone; server apps ask every three seconds
+SHUT_OUT_S = 75.0
+"""A site that the coordinator refuses, and goes on refusing for this long, has been shut out for good."""
 
 _SUPERNODE_WORDS = (
     (re.compile(r"SuperNode ID: \d+"), "connected to the federation"),
     (re.compile(r"Receiving: \w*train"), "a round has begun"),
     (re.compile(r"Sent successfully"), "the answer was sent"),
     (re.compile(r"Failed to (receive|send) message"), "a message was lost on the way"),
+    (re.compile(r"Connection attempt failed"), "the coordinator cannot be reached; trying again"),
+    (re.compile(r"Connection successful"), "connected again"),
 )
+_CONNECTED, _LOST, _BACK = (_SUPERNODE_WORDS[n][1] for n in (0, 4, 5))
+_MESSAGE_CAME = re.compile(r"Receiving: \w+")
+_MESSAGE_DONE = re.compile(r"Sent successfully|Failed to (receive|send) message|Ignoring")
 
 
 class SiteState(StrEnum):
@@ -29,15 +48,25 @@ class SiteState(StrEnum):
     STARTING = "starting"
     CONNECTED = "connected"
     RETRYING = "retrying"
+    PAUSED = "paused"
     ENDED = "ended"
+
+
+def _runs_already() -> CannotDoHereError:
+    return CannotDoHereError(
+        "site.already-running", "This site is running already.", "Use the one that runs, or end it first."
+    )
 
 
 class SiteProcesses:
     """Starts a site's processes and starts again what ends; the owner calls ``tick`` a few times a second.
 
+    What people want of the site (``site.control``) is looked up at every tick. While it is paused nothing runs: the
+    trainer gives its round up, the coordinator is told by a code, and SuperNode takes its leave.
+
     Attributes:
         state: how the site stands.
-        error: why the site cannot go on, once ``state`` is ENDED.
+        error: why the site cannot go on, once ``state`` is ENDED; None where it left the federation.
 
     Args:
         folder: the site.
@@ -55,12 +84,61 @@ class SiteProcesses:
         self._superexec: subprocess.Popen[bytes] | None = None
         self._supernode_address = ""
         self._next_start = 0.0
+        self._next_cut = time.monotonic() + _CUT_EVERY_S
+        self._halt: Halt | None = None
+        self._halted_since = self._fetched_by = 0.0
+        self._in_hand = 0  # messages that came and are not answered yet: they may overlap
+        self._in_session = False
+        self._trouble: FedSegError | None = None
+        self._refused_since: float | None = None
+        before = read_status(folder)
+        self._was_connected = before is not None and before.was_connected
+        self._last_message = None if before is None else before.last_message
+        self._told: SiteStatus | None = None
+        self._alone = FileLock(folder.path / "site.lock", mode=0o600, thread_local=False)
+        self._trainer_settings: tuple[str, int | None] | None = None
 
     def start_trainer(self) -> None:
-        """Start the trainer, which takes longest, before there is anything to connect to."""
+        """Start the trainer, which takes longest, before there is anything to connect to.
+
+        Raises:
+            CannotDoHereError: ``site.already-running``.
+        """
+        before = read_status(self._folder)
+        if before is not None and before.pid != os.getpid() and before.processes != SiteState.ENDED and before.alive:
+            raise _runs_already()
+        try:
+            # held as long as this process looks after the site: two that start at once both find no status yet
+            self._alone.acquire(timeout=0)
+        except Timeout as error:
+            raise _runs_already() from error
         self._folder.empty_run()
-        self._trainer = self._child("trainer", "trainer_process", threads=True).start()
+        self._halt = halt_now(self._folder)
+        if self._halt is None:
+            self._run_trainer()
+
+    def _run_trainer(self) -> None:
+        self._trainer_settings = self._wanted_settings()
+        self._trainer = self._child("trainer", "trainer_process", threads=self._trainer_settings[1]).start()
         self._trainer_starts.started()
+
+    def _wanted_settings(self) -> tuple[str, int | None]:
+        """Return device and threads that the trainer shall have."""
+        settings, control = self._folder.settings(), known_control(self._folder)
+        threads = settings.threads
+        if threads is None and control.cores_free:
+            threads = max(1, (os.cpu_count() or 1) - control.cores_free)
+        return control.device or settings.device, threads
+
+    def close(self) -> None:
+        """Stop all processes and say so in the site's status."""
+        stop_trees(self.processes())
+        self._trainer = self._supernode = self._superexec = None
+        self._folder.forget_trainer()
+        self.state = SiteState.ENDED
+        self._trouble = None
+        self._tell_status()
+        self._alone.release()
 
     def processes(self) -> list["subprocess.Popen[bytes]"]:
         """Return the running children, for ``stop_trees``."""
@@ -81,7 +159,7 @@ class SiteProcesses:
         """Return what the trainer is doing: ``state``, ``fraction``, ``stage``; empty while it starts."""
         try:
             told = json.loads(self._folder.progress.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return told if isinstance(told, dict) else {}
 
@@ -90,22 +168,133 @@ class SiteProcesses:
         if self.state is SiteState.ENDED:
             return []
         news = self._read_log()
+        self._cut_logs()
+        halt = halt_now(self._folder)
+        try:
+            news += self._keep_running() if halt is None else self._keep_halted(halt)
+        except OSError as error:
+            # no room for a log, no process or no port to be had: whatever is missing is started at a later tick
+            news += self._note_computer_trouble(error)
+        else:
+            if self._trouble is not None and self._trouble.code == _COMPUTER:
+                self._trouble = None
+        self._tell_status()
+        return news
+
+    def _note_computer_trouble(self, error: OSError) -> list[str]:
+        known = self._trouble is not None and self._trouble.code == _COMPUTER
+        self._trouble = CannotDoHereError(
+            "site.computer",
+            f"This computer cannot start what the site needs ({error.strerror or type(error).__name__}).",
+            "Make room on its disk, or close other programs; the site goes on trying.",
+        )
+        return [] if known else ["this computer cannot start what the site needs; trying again"]
+
+    def _keep_running(self) -> list[str]:
+        news: list[str] = []
+        if self._halt is not None:
+            self._halt = None
+            if self.state is SiteState.PAUSED:
+                self.state = SiteState.STARTING
+            self._next_start = 0.0
+            news.append("taking part again")
+        news += self._keep_settings()
         news += self._keep_trainer()
         news += self._keep_supernode()
         self._keep_superexec()
         return news
 
+    def _keep_halted(self, halt: Halt) -> list[str]:
+        """Let the refusal of what was asked leave, then stop everything; after HALT_LIMIT_S in any case."""
+        news = [] if self._halt is not None and self._halt.code == halt.code else [f"taking no part: {halt.words}"]
+        if news:
+            self._halted_since = time.monotonic()
+        self._halt = halt
+        if self.state is SiteState.PAUSED and halt.code != "site.left":
+            return news
+        now, alive = time.monotonic(), self._supernode is not None and self._supernode.poll() is None
+        if self._in_hand:
+            self._fetched_by = now + _FETCH_S
+        if alive and now < min(self._fetched_by, self._halted_since + HALT_LIMIT_S):
+            return news
+        stop_trees(self.processes())
+        self._trainer = self._supernode = self._superexec = None
+        self._folder.forget_trainer()
+        self._in_hand, self._trouble = 0, None
+        self.state = SiteState.ENDED if halt.code == "site.left" else SiteState.PAUSED
+        return [*news, "nothing of the site runs now"]
+
+    def _keep_settings(self) -> list[str]:
+        """Start an idle trainer again where it shall compute elsewhere, or with other cores."""
+        if self._trainer is None or self._in_hand or self._trainer_settings == self._wanted_settings():
+            return []
+        stop_trees([self._trainer])
+        self._folder.forget_trainer()
+        self._run_trainer()
+        return ["the trainer is started again with the new settings"]
+
+    def _tell_status(self) -> None:
+        trouble = self.error or self._trouble
+        pid, started = this_process()
+        status = SiteStatus(
+            pid=pid,
+            started=started,
+            processes=self.state.value,
+            was_connected=self._was_connected,
+            last_message=self._last_message,
+            code=trouble.code if trouble else "",
+            what=trouble.what if trouble else "",
+            remedy=trouble.remedy if trouble else "",
+        )
+        if status != self._told:
+            try:
+                write_status(self._folder, status)
+            except OSError:
+                return  # people see old news where the disk is full; it is tried again at the next tick
+            self._told = status
+
     def _read_log(self) -> list[str]:
         lines = self._tail.lines()
         self._recent = [*self._recent, *lines][-200:]
-        news = [words for line in lines for pattern, words in _SUPERNODE_WORDS if pattern.search(line)]
-        if _SUPERNODE_WORDS[0][1] in news:
-            self.state = SiteState.CONNECTED
+        news: list[str] = []
+        for line in lines:
+            if _MESSAGE_CAME.search(line):
+                self._in_hand += 1
+                self._last_message = round(time.time(), 1)
+            elif _MESSAGE_DONE.search(line):
+                self._in_hand = max(0, self._in_hand - 1)
+            told = [words for pattern, words in _SUPERNODE_WORDS if pattern.search(line)]
+            self._note_connection(told)
+            news += [words for words in told if not (words == _LOST and news[-1:] == [_LOST])]
         return news
+
+    def _cut_logs(self) -> None:
+        if time.monotonic() < self._next_cut:
+            return
+        self._next_cut = time.monotonic() + _CUT_EVERY_S
+        known = known_node_id(self._folder)
+        if known is not None:
+            with suppress(OSError):
+                keep_node_id(self._folder, known)
+        for name in ("trainer", "supernode", "superexec"):
+            cut_log(self._folder.logs / f"{name}.log")
+
+    def _note_connection(self, told: list[str]) -> None:
+        if _CONNECTED in told or (_BACK in told and self._in_session):
+            self.state = SiteState.CONNECTED
+            self._in_session = self._was_connected = True
+            self._trouble = self._refused_since = None
+        elif _LOST in told:
+            self.state = SiteState.RETRYING
+            self._trouble = CannotDoHereError(
+                "site.unreachable",
+                "The coordinator cannot be reached.",
+                "It is tried again by itself; 'fedseg site check' names what is in the way.",
+            )
 
     def _keep_trainer(self) -> list[str]:
         if self._trainer is None:
-            self.start_trainer()
+            self._run_trainer()
             return ["the trainer is starting"]
         code = self._trainer.poll()
         if code is None:
@@ -113,9 +302,8 @@ class SiteProcesses:
         if self._trainer_starts.exhausted():
             self._end("site.trainer", "The trainer ended again and again.", "Read logs/trainer.log in its folder.")
             return ["the trainer cannot be kept running"]
-        self._trainer_starts.started()
         self._folder.forget_trainer()
-        self._trainer = self._child("trainer", "trainer_process", threads=True).start()
+        self._run_trainer()
         return [f"the trainer ended (code {code}) and is started again"]
 
     def _keep_supernode(self) -> list[str]:
@@ -135,6 +323,8 @@ class SiteProcesses:
         (port,) = free_ports(1)
         self._supernode_address = f"127.0.0.1:{port}"
         self._recent = []
+        self._in_hand = 0
+        self._in_session = False
         self._supernode = self._child("supernode", "supernode", "--port", str(port)).start()
 
     def _keep_superexec(self) -> None:
@@ -159,13 +349,20 @@ class SiteProcesses:
         self._read_log()
         text = "\n".join(self._recent)
         if code == 0:
-            self._end("site.expelled", "The coordinator no longer knows this site.", "Ask the coordinator.")
-            return ["the coordinator has shut this site out"]
+            # Flower ends so at an answer of 401: expelled, or signed with a time that is not the coordinator's.
+            self._refused_since = self._refused_since or time.monotonic()
+            self.state = SiteState.RETRYING
+            self._trouble = CannotDoHereError(
+                "site.refused",
+                "The coordinator refuses this site: it has shut it out, or one of their clocks is wrong.",
+                "Compare this machine's date and time with the coordinator's; the site goes on trying.",
+            )
+            return ["the coordinator refuses this site (shut out, or a wrong clock); trying again"]
         if "CERTIFICATE_VERIFY_FAILED" in text:
             self._end(
                 "site.wrong-certificate",
                 "The coordinator does not show the certificate that this site trusts.",
-                "Check the address, the clock, and that ca.crt is the coordinator's.",
+                "'fedseg site check' tells which layer is wrong: address, clock, an inspecting proxy, or ca.crt.",
             )
             return ["the coordinator's certificate is not the one this site trusts"]
         if "Exit Code: 302" in text:
@@ -173,19 +370,31 @@ class SiteProcesses:
             return ["the site's key cannot be used"]
         self.state = SiteState.RETRYING
         if "Exit Code: 305" in text:
+            since = self._refused_since
+            if since is not None and time.monotonic() - since >= SHUT_OUT_S:
+                self._end("site.expelled", "The coordinator no longer knows this site.", "Ask the coordinator.")
+                return ["the coordinator has shut this site out"]
+            self._trouble = CannotDoHereError(
+                "site.not-admitted",
+                "The coordinator has not admitted this site yet, or has not yet noticed that it was gone.",
+                "If it lasts longer than a minute: read the key's fingerprint out to the coordinator.",
+            )
             return ["not admitted yet, or connected a moment ago (this can last a minute); trying again"]
+        self._trouble = CannotDoHereError(
+            "site.connection", "The connection's process ended.", "It is started again; logs/supernode.log says more."
+        )
         return [f"the connection's process ended (code {code}) and is started again"]
 
     def _end(self, code: str, what: str, remedy: str) -> None:
         self.state = SiteState.ENDED
         self.error = CannotDoHereError(code, what, remedy)
 
-    def _child(self, name: str, module: str, *arguments: str, threads: bool = False) -> Child:
+    def _child(self, name: str, module: str, *arguments: str, threads: int | None = 1) -> Child:
         folder = self._folder
         return Child(
             name=name,
             module=f"FedSegCore.federation.site.{module}",
             arguments=("--folder", str(folder.path), "--parent-pid", str(os.getpid()), *arguments),
-            environment=child_environment(folder.flower_home, folder.settings().threads if threads else 1),
+            environment=child_environment(folder.flower_home, threads),
             log=folder.logs / f"{name}.log",
         )

@@ -18,7 +18,27 @@ _METRIC_WORDS = {
     "surface_distance": "its mean surface distance",
     "loss": "the training loss",
     "seconds": "the times taken",
+    "lesion_sizes": "where FedGS asks, how many training images have a lesion of which size (to a factor of two)",
+    "volumes": "once a run, mean and spread over patients of each structure's volume",
+    "look": "once a run, mean and spread over patients of the images' histogram and roughness",
 }
+
+
+class PolicyError(BadInputError):
+    """A site's own policy forbids it; the server learns ``code`` only.
+
+    Args:
+        code: ``policy.*`` for what was asked, ``gate.*`` for what would have left.
+        what: as for every FedSegError.
+        remedy: likewise.
+        measured: what was found.
+        allowed: the policy's bound.
+    """
+
+    def __init__(self, code: str, what: str, remedy: str, measured: float, allowed: float) -> None:
+        super().__init__(code, what, remedy)
+        self.measured = measured
+        self.allowed = allowed
 
 
 class TrainingLimits(BaseModel):
@@ -31,6 +51,8 @@ class TrainingLimits(BaseModel):
         patch_voxels: voxels of a patch.
         rounds: rounds of a run.
         message_bytes: bytes of all tensors received, and of all sent.
+        finest_spacing_mm: smallest side of a voxel that images may be resampled to: half of it takes eight times the
+            memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +63,23 @@ class TrainingLimits(BaseModel):
     patch_voxels: Annotated[int, Field(ge=64, le=2**30)] = 2**24
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     message_bytes: Annotated[int, Field(ge=1, le=2 * 1024**3)] = 512 * _MIB
+    finest_spacing_mm: Annotated[float, Field(gt=0.0, le=100.0)] = 0.3
+
+
+class WorkBudget(BaseModel):
+    """The most all servers and all runs together may take of this computer; see ``budget``.
+
+    Attributes:
+        hours_per_day: hours of work in any 24 hours.
+        hours_per_week: hours of work in any 7 days.
+        disk_bytes: bytes of what servers make grow in the site's folder: journal, logs, lists of refused bundles.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hours_per_day: Annotated[float, Field(ge=0.0, le=24.0)] = 14.0
+    hours_per_week: Annotated[float, Field(ge=0.0, le=168.0)] = 70.0
+    disk_bytes: Annotated[int, Field(ge=_MIB)] = 1024 * _MIB
 
 
 class SitePolicy(BaseModel):
@@ -48,13 +87,15 @@ class SitePolicy(BaseModel):
 
     Attributes:
         privacy: what may leave; a federation may ask for stricter rules, never for laxer ones.
-        limits: what may be asked for.
+        limits: what may be asked for in one round.
+        budget: what may be asked for in all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     privacy: PrivacyRules = PrivacyRules(minimum_cases=5, norm_bound=10.0, decimals=3)
     limits: TrainingLimits = TrainingLimits()
+    budget: WorkBudget = WorkBudget()
 
 
 def read_policy(path: Path) -> SitePolicy:
@@ -88,7 +129,7 @@ def write_policy(path: Path, policy: SitePolicy) -> None:
 
 def policy_words(policy: SitePolicy) -> list[str]:
     """Return the policy in sentences, what may leave first."""
-    return [*_privacy_words(policy.privacy), *_limit_words(policy.limits)]
+    return [*_privacy_words(policy.privacy), *_limit_words(policy.limits), *_budget_words(policy.budget)]
 
 
 def _privacy_words(rules: PrivacyRules) -> list[str]:
@@ -121,6 +162,15 @@ def _limit_words(limits: TrainingLimits) -> list[str]:
     return [
         f"A server may ask for at most {limits.epochs} epochs or {limits.steps_per_round} steps a round.",
         f"It may ask for batches of {limits.batch_size}, patches of {limits.patch_voxels} voxels (a cube of {edge}).",
-        f"It may ask for {limits.rounds} rounds a run.",
+        f"It may ask for {limits.rounds} rounds a run, and for voxels of {limits.finest_spacing_mm:g} mm or more.",
         f"Messages hold at most {limits.message_bytes / _MIB:g} MiB of tensors, in and out.",
+    ]
+
+
+def _budget_words(budget: WorkBudget) -> list[str]:
+    hours = f"{budget.hours_per_day:g} hours in any 24 hours and {budget.hours_per_week:g} in any 7 days"
+    room = f"{budget.disk_bytes / _MIB:g} MiB"
+    return [
+        f"All servers together may make this computer work {hours}; a round that has begun is finished.",
+        f"Journal, logs and lists of refused bundles may fill {room}; beyond that nothing is answered.",
     ]

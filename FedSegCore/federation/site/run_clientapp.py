@@ -10,17 +10,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from FedSegCore.common.errors import CancelledError
+from FedSegCore.common.errors import CancelledError, FedSegError
 from FedSegCore.federation.bundle import bundle_digest
 from FedSegCore.federation.client_app import make_client_app
 from FedSegCore.federation.flower_version import require_flower
 from FedSegCore.federation.process_group import follow_parent
-from FedSegCore.federation.process_log import log_to_stderr
+from FedSegCore.federation.process_log import log_to_json, log_to_stderr
+from FedSegCore.federation.site.approval import note_refused
+from FedSegCore.federation.site.budget import has_room
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.journal_entries import Refused
 from FedSegCore.federation.site.journal_watch import JournalWatch
+from FedSegCore.federation.site.release_intake import ReleaseIntake
 from FedSegCore.federation.site.trainer_client import TrainerClient
-from FedSegCore.federation.superexec import task_arguments
+from FedSegCore.federation.superexec import begin, task_arguments
 
 _NEEDED = {
     "flwr.supernode.runtime.run_clientapp": (
@@ -41,13 +44,14 @@ def main() -> None:
     log_to_stderr()
     runtime, client_app = require_flower(_NEEDED)
     folder = SiteFolder.open(arguments.folder)
+    log_to_json(folder.logs, "clientapp")
     follow_parent(arguments.parent_pid)
 
     def approve(content: bytes, *_: Any, **__: Any) -> Path:
         digest = bundle_digest(content)
         if not folder.approves(digest):
             _log.error("the bundle %s is not approved here; nothing of it was run", digest)
-            folder.journal.append(Refused(code="site.bundle-refused", sha256=digest))
+            _note(folder, digest, content)
             raise client_app.LoadClientAppError("bundle not approved")
         return folder.run
 
@@ -62,13 +66,25 @@ def main() -> None:
             signal.signal(number, _give_up)
 
     runtime.register_signal_handlers = register_and_answer
+    begin(arguments)
     runtime.run_clientapp(
         runtime_api_address=arguments.runtime_api_address, token=arguments.token, insecure=True, parent_pid=None
     )
 
 
+def _note(folder: SiteFolder, digest: str, content: bytes) -> None:
+    try:
+        if has_room(folder):
+            folder.journal.append(Refused(code="site.bundle-refused", sha256=digest))
+            note_refused(folder, content)
+    except FedSegError:
+        # the server must get its answer all the same, and the text of an exception would be sent to it
+        _log.exception("the refusal could not be journalled")
+
+
 def _installed_app(folder: SiteFolder) -> Any:
-    return make_client_app(TrainerClient(folder), JournalWatch(folder.journal))
+    watch = JournalWatch(folder.journal, lambda: has_room(folder), folder.notice)
+    return make_client_app(TrainerClient(folder), watch, ReleaseIntake(folder))
 
 
 def _give_up(_signal: int, _frame: FrameType | None) -> None:

@@ -3,17 +3,19 @@
 import json
 import time
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from FedSegCore.common.errors import CannotDoHereError
 from FedSegCore.federation.site.folder import SiteFolder
+from FedSegCore.federation.site.trainer_greeting import call
 from FedSegCore.federation.site.trainer_wire import Frame, order_frame, raise_error, read_result, receive, send
 from FedSegCore.federation.trainer_port import SiteDescription
 from FedSegCore.learning.results import Arrays, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
 
 _RETRY_S = 0.3
+_GREETING_S = 10.0
 
 
 class TrainerClient:
@@ -62,11 +64,12 @@ class TrainerClient:
             connection.close()
 
     def _connect(self) -> Connection:
+        """Return a connection, or raise CannotDoHereError ``trainer.not-running`` soon after the limit."""
         deadline = time.monotonic() + self._start_limit_s
         while True:
             try:
                 address, key = _address(self._folder.trainer_address)
-                return Client(address, authkey=key)
+                return call(address, key, min(_GREETING_S, self._start_limit_s))
             except (OSError, EOFError, AuthenticationError, ValueError, KeyError) as error:
                 if time.monotonic() > deadline:
                     raise CannotDoHereError(

@@ -14,9 +14,11 @@ import numpy as np
 import safetensors.numpy
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, FedSegError
+from FedSegCore.learning.exchange import ExchangeConfig
 from FedSegCore.learning.privacy import PrivacyRules
 from FedSegCore.learning.results import Arrays, CaseScore, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
+from FedSegCore.volumes.usual import CohortUsual
 
 _MAX_HEADER = 16 * 1024 * 1024
 _KINDS: dict[str, type[FedSegError]] = {"bad-input": BadInputError, "cannot-here": CannotDoHereError}
@@ -50,7 +52,8 @@ def receive(connection: Connection) -> Frame:
 
 def order_frame(task: TrainingTask, weights: Arrays, request: RoundRequest) -> Frame:
     """Return the message that asks for a round."""
-    asked = {**asdict(request), "privacy": request.privacy.model_dump(mode="json")}
+    rules = {"privacy": request.privacy, "exchange": request.exchange}
+    asked = {**asdict(request), **{name: rule.model_dump(mode="json") for name, rule in rules.items()}}
     header = {"method": "train_round", "task": task.model_dump(mode="json"), "request": asked}
     return Frame(header, weights)
 
@@ -61,12 +64,14 @@ def read_order(frame: Frame) -> tuple[TrainingTask, Arrays, RoundRequest]:
         raise ValueError("no tensors were sent")
     asked = dict(frame.header["request"])
     asked["privacy"] = PrivacyRules.model_validate(asked["privacy"])
+    asked["exchange"] = ExchangeConfig.model_validate(asked["exchange"])
     return TrainingTask.model_validate(frame.header["task"]), frame.tensors, RoundRequest(**asked)
 
 
 def result_frame(result: RoundResult) -> Frame:
     """Return the answer that holds a round's result."""
     numbers = asdict(replace(result, weights={}, extras={}, seconds=dict(result.seconds)))
+    numbers["usual"] = result.usual and result.usual.model_dump(mode="json")
     tensors = {f"w/{name}": array for name, array in result.weights.items()}
     tensors |= {f"x/{name}": array for name, array in result.extras.items()}
     return Frame({"result": numbers}, tensors)
@@ -78,7 +83,8 @@ def read_result(frame: Frame) -> RoundResult:
     tensors = frame.tensors or {}
     numbers = dict(frame.header["result"])
     numbers["scores"] = tuple(CaseScore(**score) for score in numbers["scores"])
-    numbers["annotated"] = tuple(numbers["annotated"])
+    numbers["usual"] = numbers["usual"] and CohortUsual.model_validate(numbers["usual"])
+    numbers |= {name: tuple(numbers[name]) for name in ("annotated", "lesion_counts", "unchanged")}
     numbers["weights"] = {name[2:]: array for name, array in tensors.items() if name.startswith("w/")}
     numbers["extras"] = {name[2:]: array for name, array in tensors.items() if name.startswith("x/")}
     return RoundResult(**numbers)

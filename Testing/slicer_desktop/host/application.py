@@ -1,8 +1,11 @@
 """The rest of Slicer: the application object, scripted-module base classes, translation; and starting it all."""
 
 import ctypes
+import locale
 import sys
+import time
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,7 +15,7 @@ import slicer.util
 from PySide6 import QtCore, QtWidgets
 from trame_slicer.core import SlicerApp
 
-from . import parameter_node, widgets
+from . import parameter_node, sample_data, widgets
 from .pythonqt import QtModule, WrappedClass, wrap
 
 
@@ -23,9 +26,24 @@ class Application:
 
     def __init__(self, core: SlicerApp, temporary: Path) -> None:
         self.core = core
+        self.connected: list[tuple[str, Callable[[], None]]] = []
         self.temporaryPath = str(temporary)
+        before = locale.setlocale(locale.LC_ALL)
         self.qt_application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(sys.argv[:1])
+        locale.setlocale(locale.LC_ALL, before)  # Qt's would make other tests read files as ASCII
         self.startup = {name: value for name, value in _environment().items() if name not in {"PYTHONPATH"}}
+        self._module_manager = QtCore.QObject()
+        self._take_events, self._rest = _event_loop_under_lock()
+
+    def connect(self, signal: str, function: Callable[[], None]) -> None:
+        """Remember what Slicer would call when it has started; ``emit`` calls it."""
+        self.connected.append((signal, function))
+
+    def emit(self, signal: str) -> None:
+        """Call what was connected with ``signal``."""
+        for name, function in self.connected:
+            if name == signal:
+                function()
 
     def applicationLogic(self) -> Any:
         return self.core.app_logic
@@ -33,17 +51,48 @@ class Application:
     def layoutManager(self) -> None:
         """There is no main window here, as with Slicer's --no-main-window."""
 
+    def topLevelWidgets(self) -> list[Any]:
+        """Return all windows; ``slicer.util.mainWindow`` looks for the main window among them."""
+        return [wrap(widget) for widget in QtWidgets.QApplication.topLevelWidgets()]
+
     def testingEnabled(self) -> bool:
         return True
 
+    def moduleManager(self) -> Any:
+        return wrap(self._module_manager)
+
     def processEvents(self) -> None:
-        self.qt_application.processEvents()
+        """Take events as Slicer does, whose event loop keeps Python's lock: no other thread runs meanwhile."""
+        self._take_events()
+
+    def rest(self, seconds: float) -> None:
+        """Do nothing, as the event loop does while there is no event: with Python's lock kept."""
+        self._rest(seconds)
 
     def startupEnvironment(self) -> QtCore.QProcessEnvironment:
         environment = QtCore.QProcessEnvironment()
         for name, value in self.startup.items():
             environment.insert(name, value)
         return environment
+
+
+def _event_loop_under_lock() -> tuple[Callable[[], None], Callable[[float], None]]:
+    """Return ``processEvents`` and ``sleep`` that let no other Python thread run, where these can be had."""
+    library = next(Path(QtCore.__file__).parent.glob("Qt/lib/libQt6Core.so.6"), None)
+    if library is None:
+        return QtCore.QCoreApplication.processEvents, time.sleep
+    flags = "6QFlagsIN10QEventLoop17ProcessEventsFlagEE"
+    take, rest = ctypes.PyDLL(str(library))[f"_ZN16QCoreApplication13processEventsE{flags}"], ctypes.PyDLL(None).usleep
+    take.argtypes, take.restype = [ctypes.c_int], None
+    return lambda: take(0), lambda seconds: rest(round(1e6 * seconds))
+
+
+def single_shot(milliseconds: int, function: Callable[[], None]) -> None:
+    """``qt.QTimer.singleShot`` as Slicer replaces it: its timers, and what they call, are kept until Slicer ends."""
+    timer = wrap(QtCore.QTimer(slicer.app.moduleManager()._qt_object))
+    timer.setSingleShot(True)
+    timer.connect("timeout()", function)
+    timer.start(milliseconds)
 
 
 def _environment() -> dict[str, str]:
@@ -124,6 +173,8 @@ def start(temporary: Path) -> Application:
     """Make this process look like Slicer: ``qt``, ``ctk``, ``slicer.app``, ``slicer.mrmlScene`` and the rest."""
     _make_none_immortal()
     qt, ctk = QtModule("qt"), ModuleType("ctk")
+    qt.QTimer = WrappedClass(QtCore.QTimer)
+    qt.QTimer.singleShot = single_shot
     for name, kind in widgets.custom_classes.items():
         setattr(slicer if name.startswith("q") else ctk, name, WrappedClass(kind))
     i18n = ModuleType("slicer.i18n")
@@ -133,7 +184,7 @@ def start(temporary: Path) -> Application:
                  ScriptedLoadableModuleTest):  # fmt: skip
         setattr(scripted, kind.__name__, kind)
     made = {"qt": qt, "ctk": ctk, "slicer.i18n": i18n, "slicer.ScriptedLoadableModule": scripted,
-            "slicer.parameterNodeWrapper": parameter_node.module()}  # fmt: skip
+            "SampleData": sample_data.module(), "slicer.parameterNodeWrapper": parameter_node.module()}  # fmt: skip
     sys.modules.update(made)
     for name, module in made.items():
         if name.startswith("slicer."):
@@ -144,8 +195,12 @@ def start(temporary: Path) -> Application:
     QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
     for scope in (QtCore.QSettings.Scope.UserScope, QtCore.QSettings.Scope.SystemScope):
         QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, scope, str(temporary))
-    core.register_module_logic(slicer.vtkSlicerSequencesLogic())  # SlicerApp leaves it out
+    sequences = core.register_module_logic(slicer.vtkSlicerSequencesLogic())  # SlicerApp leaves it out
     slicer.mrmlScene = core.scene
-    slicer.modules = SimpleNamespace(segmentations=SimpleNamespace(logic=lambda: core.segmentations_logic))
+    slicer.modules = SimpleNamespace(
+        segmentations=SimpleNamespace(logic=lambda: core.segmentations_logic),
+        sequences=SimpleNamespace(logic=lambda: sequences),
+        volumes=SimpleNamespace(logic=lambda: core.volumes_logic),
+    )
     slicer.app = Application(core, temporary)
     return slicer.app

@@ -19,6 +19,13 @@ class Choice:
         self.choices = choices
 
 
+class WithinRange:
+    """The bounds a parameter keeps to."""
+
+    def __init__(self, minimum: float, maximum: float) -> None:
+        self.minimum, self.maximum = minimum, maximum
+
+
 class Default:
     """A parameter's first value."""
 
@@ -55,6 +62,8 @@ class _Parameter:
         for annotation in self.annotations:
             if isinstance(annotation, Choice) and value not in annotation.choices:
                 raise ValueError(f"{self.name}: {value!r} is not one of {annotation.choices}")
+            if isinstance(annotation, WithinRange) and not annotation.minimum <= value <= annotation.maximum:
+                raise ValueError(f"{self.name}: {value!r} is not within {annotation.minimum} and {annotation.maximum}")
         node.SetParameter(self.name, value.name if isinstance(value, enum.Enum) else str(value))
 
     def is_in(self, node: Any) -> bool:
@@ -81,6 +90,10 @@ class _Connector:
             self.write = lambda value: widget.setCurrentIndex(self._members.index(value))
         elif kind == "QCheckBox":
             self.signal, self.read, self.write = widget.toggled, lambda: widget.checked, widget.setChecked
+        elif (kind, parameter.kind) in {("QSpinBox", int), ("ctkSliderWidget", float)}:
+            bounds = next(a for a in parameter.annotations if isinstance(a, WithinRange))
+            widget.minimum, widget.maximum = bounds.minimum, bounds.maximum
+            self.signal, self.read, self.write = widget.valueChanged, lambda: widget.value, widget.setValue
         else:
             raise RuntimeError(f"no connector between {kind} and {parameter.kind}")
         self.callback = lambda *_: on_changed(self)
@@ -171,4 +184,5 @@ def module() -> ModuleType:
     """Return ``slicer.parameterNodeWrapper``."""
     made = ModuleType("slicer.parameterNodeWrapper")
     made.parameterNodeWrapper, made.Choice, made.Default = parameterNodeWrapper, Choice, Default
+    made.WithinRange = WithinRange
     return made

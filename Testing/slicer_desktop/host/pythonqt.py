@@ -129,7 +129,14 @@ class Wrapped:
             raise ValueError(f"{meta.className()}.{name} cannot be {value!r}")
 
     def connect(self, signature: str, function: Callable[..., Any]) -> bool:
-        """Connect by C++ signature: ``button.connect("clicked(bool)", f)``."""
+        """Connect by C++ signature: ``button.connect("clicked(bool)", f)``.
+
+        Raises:
+            AttributeError: there is no such signal; PythonQt prints that, and the function is never called.
+        """
+        meta = self._qt_object.metaObject()
+        if meta.indexOfSignal(QtCore.QMetaObject.normalizedSignature(signature).data().decode()) < 0:
+            raise AttributeError(f"{meta.className()} has no signal {signature!r}")
         name, _, arguments = signature.partition("(")
         types = [part for part in arguments.rstrip(")").split(",") if part]
         WrappedSignal(self._qt_object, name).connect(function, len(types))
@@ -165,6 +172,10 @@ class WrappedClass:
 
     def __call__(self, *args: Any) -> Any:
         return wrap(self._qt_class(*unwrap(args)))
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        """Let Python classes be made of it, as an event filter is."""
+        return (self._qt_class,)
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._qt_class, name)

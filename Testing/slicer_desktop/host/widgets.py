@@ -114,20 +114,50 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
 
 
 class ctkCollapsibleButton(QtWidgets.QGroupBox):
-    """A titled frame that folds."""
+    """A titled frame that folds: what is in it is hidden meanwhile, and shown again if it was meant to be shown.
+
+    It is never narrower than what is in it would like to be.
+    """
 
     contentsCollapsed = QtCore.Signal(bool)
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
-        self._collapsed = False
-        self._folded: list[QtWidgets.QWidget] = []
+        self._collapsed = self._is_folding = False
+        self._text = ""
+        self.setSizePolicy(QtWidgets.QSizePolicy.Policy.Minimum, QtWidgets.QSizePolicy.Policy.Preferred)
+
+    def childEvent(self, event: QtCore.QChildEvent) -> None:
+        if event.type() == QtCore.QEvent.Type.ChildAdded and event.child().isWidgetType():
+            event.child().installEventFilter(self)
+        super().childEvent(event)
+
+    def eventFilter(self, child: QtCore.QObject, event: QtCore.QEvent) -> bool:
+        """Note what is shown and hidden by others, and keep it hidden while folded."""
+        shown = event.type() == QtCore.QEvent.Type.ShowToParent
+        if not self._is_folding and (shown or event.type() == QtCore.QEvent.Type.HideToParent):
+            child.setProperty("visibilityToParent", shown)
+            if shown and self._collapsed:
+                self._set_visible(child, False)
+        return False
+
+    def _set_visible(self, child: QtWidgets.QWidget, visible: bool) -> None:
+        self._is_folding, is_meant = True, child.property("visibilityToParent") is not False
+        child.setVisible(visible and is_meant)
+        if is_meant:  # so that Qt tells of the next setVisible, also where it asks for what is so already
+            child.setAttribute(QtCore.Qt.WidgetAttribute.WA_WState_ExplicitShowHide, False)
+        self._is_folding = False
 
     def _get_text(self) -> str:
-        return self.title()
+        return self._text
 
     def _set_text(self, text: str) -> None:
-        self.setTitle(text)
+        self._text = text
+        self._show_title()
+
+    def _show_title(self) -> None:
+        self.setTitle(f"{'▸' if self._collapsed else '▾'} {self._text}")
+        self.setFlat(self._collapsed)
 
     text = QtCore.Property(str, _get_text, _set_text)
 
@@ -138,12 +168,10 @@ class ctkCollapsibleButton(QtWidgets.QGroupBox):
         if collapsed == self._collapsed:
             return
         self._collapsed = collapsed
-        if collapsed:
-            direct = QtCore.Qt.FindChildOption.FindDirectChildrenOnly
-            children = self.findChildren(QtWidgets.QWidget, options=direct)
-            self._folded = [child for child in children if not child.isHidden()]
-        for child in self._folded:
-            child.setHidden(collapsed)
+        direct = QtCore.Qt.FindChildOption.FindDirectChildrenOnly
+        for child in self.findChildren(QtWidgets.QWidget, options=direct):
+            self._set_visible(child, not collapsed)
+        self._show_title()
         self.contentsCollapsed.emit(collapsed)
 
     collapsed = QtCore.Property(bool, _get_collapsed, _set_collapsed)
@@ -184,5 +212,94 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     filters = QtCore.Property(int, _get_filters, _set_filters)
 
 
-for _kind in (qMRMLWidget, qMRMLNodeComboBox, ctkCollapsibleButton, ctkPathLineEdit):
+class ctkSliderWidget(QtWidgets.QWidget):
+    """A slider with a number beside it."""
+
+    valueChanged = QtCore.Signal(float)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._slider, self._box = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal), QtWidgets.QDoubleSpinBox()
+        layout.addWidget(self._slider)
+        layout.addWidget(self._box)
+        self.setFocusProxy(self._box)
+        self._box.valueChanged.connect(self._changed)
+        self._slider.valueChanged.connect(lambda steps: self._box.setValue(self._box.minimum() + steps * self._step()))
+
+    def _step(self) -> float:
+        return self._box.singleStep()
+
+    def _changed(self, value: float) -> None:
+        with QtCore.QSignalBlocker(self._slider):
+            self._slider.setMaximum(round((self._box.maximum() - self._box.minimum()) / self._step()))
+            self._slider.setValue(round((value - self._box.minimum()) / self._step()))
+        self.valueChanged.emit(value)
+
+    def _of_box(read: str, write: str, kind: type) -> Any:
+        return QtCore.Property(
+            kind, lambda self: getattr(self._box, read)(), lambda self, value: getattr(self._box, write)(value)
+        )
+
+    value = _of_box("value", "setValue", float)
+    minimum = _of_box("minimum", "setMinimum", float)
+    maximum = _of_box("maximum", "setMaximum", float)
+    singleStep = _of_box("singleStep", "setSingleStep", float)
+    decimals = _of_box("decimals", "setDecimals", int)
+
+    def setValue(self, value: float) -> None:
+        self._box.setValue(value)
+
+
+class ctkRangeWidget(QtWidgets.QWidget):
+    """Two numbers with a slider between them that has two handles (here: is only drawn)."""
+
+    valuesChanged = QtCore.Signal(float, float)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._low, self._high = QtWidgets.QDoubleSpinBox(), QtWidgets.QDoubleSpinBox()
+        self._bar = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal)
+        for part in (self._low, self._bar, self._high):
+            layout.addWidget(part, 1 if part is self._bar else 0)
+        self.setFocusProxy(self._low)
+        for box in (self._low, self._high):
+            box.valueChanged.connect(lambda *_: self._changed())
+
+    def _changed(self) -> None:
+        self._bar.setValue(self._bar.maximum())
+        self.valuesChanged.emit(self._low.value(), self._high.value())
+
+    def _of_both(read: str, write: str, kind: type) -> Any:
+        def set_both(self: Any, value: Any) -> None:
+            for box in (self._low, self._high):
+                getattr(box, write)(value)
+
+        return QtCore.Property(kind, lambda self: getattr(self._low, read)(), set_both)
+
+    minimum = _of_both("minimum", "setMinimum", float)
+    maximum = _of_both("maximum", "setMaximum", float)
+    singleStep = _of_both("singleStep", "setSingleStep", float)
+    decimals = _of_both("decimals", "setDecimals", int)
+
+    minimumValue = QtCore.Property(
+        float, lambda self: self._low.value(), lambda self, value: self.setValues(value, self._high.value())
+    )
+    maximumValue = QtCore.Property(
+        float, lambda self: self._high.value(), lambda self, value: self.setValues(self._low.value(), value)
+    )
+
+    def setValues(self, low: float, high: float) -> None:
+        before = self._low.value(), self._high.value()
+        with QtCore.QSignalBlocker(self._low), QtCore.QSignalBlocker(self._high):
+            self._low.setValue(low)
+            self._high.setValue(high)
+        if before != (self._low.value(), self._high.value()):
+            self._changed()
+
+
+for _kind in (qMRMLWidget, qMRMLNodeComboBox, ctkCollapsibleButton, ctkPathLineEdit, ctkRangeWidget, ctkSliderWidget):
     custom_classes[_kind.__name__] = _kind

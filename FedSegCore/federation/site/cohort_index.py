@@ -1,0 +1,102 @@
+"""What a site's private store knows of its cases: the only place with the patient ids and file names it was given."""
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from FedSegCore.volumes.labels import LabelContract
+
+CaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Role = Literal["train", "validation"]
+
+VALIDATION_SHARE = 0.2
+"""Share of a store's patients that are scored on and not trained on, unless a person says otherwise."""
+
+
+class Consent(BaseModel):
+    """Consent to train on a case.
+
+    Attributes:
+        by: who gave or recorded it.
+        given: on which day.
+        revoked: on which day it was taken back; None while it holds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    by: Annotated[str, Field(min_length=1, max_length=128)]
+    given: date
+    revoked: date | None = None
+
+
+class StoredCase(BaseModel):
+    """A case of the store.
+
+    Attributes:
+        case: random id, the name of its folder; what journals and logs show.
+        patient: the id of the patient as it was given; never leaves the store.
+        pseudonym: stands for the patient outside the index.
+        title: name of the image file as it was given, so that a person recognises the case.
+        role: trained on, or only scored on.
+        annotated: names of the contract's labels that the case annotates.
+        added: on which day.
+        sha256: of the image's voxels.
+        labels_sha256: of the stored label map's voxels.
+        accepted: codes of findings that a person accepted.
+        consents: all consents there were, oldest first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case: CaseId
+    patient: Annotated[str, Field(min_length=1, max_length=256)]
+    pseudonym: Annotated[str, Field(pattern=r"^p-[0-9a-f]{16}$")]
+    title: Annotated[str, Field(max_length=512)]
+    role: Role
+    annotated: tuple[str, ...]
+    added: date
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    labels_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    accepted: tuple[str, ...] = ()
+    consents: tuple[Consent, ...] = ()
+
+    @property
+    def consented(self) -> bool:
+        """Whether there is a consent that was not taken back: without one a case is not used."""
+        return bool(self.consents) and self.consents[-1].revoked is None
+
+
+class CohortIndex(BaseModel):
+    """Everything a store knows.
+
+    Attributes:
+        modality: DICOM modality code of all cases; None as long as there is none.
+        contract: the labels that the cases' label maps are written in.
+        naming: contract label → the site's own names or numbers for it, or ``"not annotated"``; said once for all.
+        cases: in the order in which they were added.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")] | None = None
+    contract: LabelContract | None = None
+    naming: dict[str, tuple[str, ...] | str] = {}
+    cases: tuple[StoredCase, ...] = ()
+
+    def role_for(self, patient: str, wanted: Role | None) -> Role | None:
+        """Return the role of a new case: its patient's, else ``wanted``, else so that a fifth is validated on.
+
+        A role never changes by itself afterwards: who was trained on must not be scored on later. The first three
+        patients give one to score on. None: ``wanted`` contradicts what the patient's other cases are for.
+        """
+        present = next((case.role for case in self.cases if case.patient == patient), None)
+        if present is not None:
+            return present if wanted in (None, present) else None
+        if wanted is not None:
+            return wanted
+        roles = {case.patient: case.role for case in self.cases}
+        scored = sum(role == "validation" for role in roles.values())
+        patients = len(roles) + 1
+        goal = max(round(VALIDATION_SHARE * patients), 1 if patients >= 3 else 0)
+        return "validation" if scored < goal else "train"

@@ -1,0 +1,74 @@
+"""How a site's processes stand, in a file that others read: also after they have ended."""
+
+import json
+import os
+from typing import Annotated
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from FedSegCore.common.files import write_text
+from FedSegCore.federation.site.folder import SiteFolder
+
+_CLOCK_S = 2.0
+_MAX_TEXT = 1000
+
+Text = Annotated[str, Field(max_length=_MAX_TEXT)]
+
+
+class SiteStatus(BaseModel):
+    """What the process that looks after a site last wrote.
+
+    Attributes:
+        pid: that process.
+        started: when it began (seconds since the epoch), so that a later process of the same id is not taken for it.
+        processes: ``node.SiteState`` of the site's processes.
+        was_connected: whether the coordinator ever let this site in.
+        last_message: when the last message came (seconds since the epoch); None if none did.
+        code: of what keeps the site from taking part; empty if nothing does.
+        what: the same in words.
+        remedy: what to do about it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    pid: int
+    started: float
+    processes: str
+    was_connected: bool = False
+    last_message: float | None = None
+    code: Text = ""
+    what: Text = ""
+    remedy: Text = ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that wrote it still runs."""
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.started) < _CLOCK_S
+        except psutil.Error:
+            return False
+
+
+def read_status(folder: SiteFolder) -> SiteStatus | None:
+    """Return what was written last, None if nothing readable was."""
+    try:
+        return SiteStatus.model_validate_json(folder.status_file.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def write_status(folder: SiteFolder, status: SiteStatus) -> None:
+    """Write it whole."""
+    write_text(folder.status_file, json.dumps(status.model_dump(mode="json")) + "\n", private=True)
+
+
+def is_running(folder: SiteFolder) -> bool:
+    """Return whether another process than this one looks after the site, or this one does."""
+    status = read_status(folder)
+    return status is not None and status.processes != "ended" and status.alive
+
+
+def this_process() -> tuple[int, float]:
+    """Return id and start (seconds since the epoch) of this process."""
+    return os.getpid(), psutil.Process().create_time()

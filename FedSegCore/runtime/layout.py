@@ -1,0 +1,185 @@
+"""What lies in a runtime's folder, and which of it is in use."""
+
+from __future__ import annotations
+
+import compileall
+import hashlib
+import json
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+CURRENT = "current.json"
+"""Names the folders in use; written last and whole, so a half-made runtime is never in use."""
+
+LOG = "install.log"
+_LOCK = "install.lock"
+_OURS = ("packages-", "core-", "temporary-")
+_SHIPPED = ("pyproject.toml", "constraints.txt")
+
+
+class InstallError(Exception):
+    """An installation cannot go on.
+
+    Args:
+        code: stable; the module says in words what it means and what to do.
+        detail: the last thing that was said about it, for the log.
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Current:
+    """The runtime in use.
+
+    Attributes:
+        version: of FedSegCore.
+        core_sha256: of FedSegCore's files, see ``core_fingerprint``.
+        wanted_sha256: of what the packages were made from, see ``wanted_fingerprint``.
+        core, packages: names of their folders.
+        python: ``"3.12"``.
+        torch: version with build, ``"2.13.0+cpu"``; empty if there is none.
+        devices: what it can compute on.
+    """
+
+    version: str
+    core_sha256: str
+    wanted_sha256: str
+    core: str
+    packages: str
+    python: str
+    torch: str = ""
+    devices: tuple[str, ...] = ()
+
+
+def this_python() -> str:
+    """Return the version that packages with compiled code are made for."""
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def read_current(folder: Path) -> Current | None:
+    """Return the runtime in use in ``folder``; None if there is none, or one that is not whole."""
+    try:
+        values = json.loads((folder / CURRENT).read_text(encoding="utf-8"))
+        current = Current(**{**values, "devices": tuple(values["devices"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    start = folder / current.core / "FedSegCore" / "runtime" / "start.py"
+    return current if start.is_file() and (folder / current.packages).is_dir() else None
+
+
+def write_current(folder: Path, current: Current) -> None:
+    """Put another runtime to use, in one step."""
+    part = folder / f"{CURRENT}.part"
+    part.write_text(json.dumps(asdict(current), indent=1), encoding="utf-8")
+    part.replace(folder / CURRENT)
+
+
+def new_folder(folder: Path, kind: str) -> Path:
+    """Make and return a folder that nothing has used yet (``kind``: packages, core or temporary)."""
+    number = 1
+    while True:
+        made = folder / f"{kind}-{number}"
+        try:
+            made.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return made
+
+
+def remove_unused(folder: Path, *, everything: bool = False) -> bool:
+    """Delete the folders that are not in use (``everything``: those too); return whether all could be."""
+    current = None if everything else read_current(folder)
+    used = {current.core, current.packages} if current else set()
+    if everything:
+        for name in (CURRENT, f"{CURRENT}.part"):
+            (folder / name).unlink(missing_ok=True)
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if path.is_dir() and path.name.startswith(_OURS) and path.name not in used:
+            shutil.rmtree(path, ignore_errors=True)  # what another process still has open stays until the next time
+    return not any(p.name.startswith(_OURS) and p.name not in used for p in folder.glob("*-*"))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for one installation; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        InstallError: ``runtime.busy``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("a+b") as file:
+        try:
+            _lock(file)
+        except OSError as error:
+            raise InstallError("runtime.busy", str(error)) from error
+        yield
+
+
+def _lock(file: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def core_files(root: Path) -> list[Path]:
+    """Return FedSegCore's files in ``root``, sorted, without what Python compiled."""
+    return sorted(
+        path for path in (root / "FedSegCore").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
+
+
+def core_fingerprint(root: Path) -> str:
+    """Return the SHA-256 of FedSegCore's files and their names in ``root``."""
+    total = hashlib.sha256()
+    for path in core_files(root):
+        total.update(path.relative_to(root).as_posix().encode() + b"\0")
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def copy_core(root: Path, target: Path) -> None:
+    """Copy FedSegCore and what its packages are made from, and compile it."""
+    for path in core_files(root):
+        copied = target / path.relative_to(root)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copied)
+    for name in _SHIPPED:
+        shutil.copyfile(root / name, target / name)
+    compileall.compile_dir(target, quiet=2)
+
+
+def core_version(root: Path) -> str:
+    """Return the version of the FedSegCore in ``root`` without importing it."""
+    for line in (root / "FedSegCore" / "__init__.py").read_text(encoding="utf-8").splitlines():
+        if line.startswith("__version__"):
+            return line.split('"')[1]
+    raise InstallError("runtime.source", "FedSegCore has no version")
+
+
+def requirements_of(root: Path) -> list[str]:
+    """Return the packages that FedSegCore needs."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return list(project["dependencies"])
+
+
+def wanted_fingerprint(root: Path, build: str, requirements: list[str]) -> str:
+    """Return what tells whether installed packages would do: pins, requirements, build of PyTorch and Python."""
+    parts = [(root / "constraints.txt").read_bytes(), "\n".join(requirements).encode(), build.encode()]
+    return hashlib.sha256(b"\0".join([*parts, this_python().encode(), sys.platform.encode()])).hexdigest()

@@ -1,0 +1,124 @@
+"""Work that the GUI thread does not wait for: on another thread, or on its own in many short steps."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from slicer.i18n import tr as _
+
+from .Errors import UserError
+from .WorkerProcess import CallLater
+
+Result = TypeVar("Result")
+
+PAUSE_MS = 5
+"""How long events have their turn while a thread works, before the thread has its own again."""
+WAIT_SECONDS = 0.01
+"""How long a thread has its turn: it only runs while it is waited for, as Slicer's event loop keeps Python's lock."""
+TURN_SECONDS = 0.02
+"""How long short steps are taken one after the other before events get their turn again."""
+
+
+def onThread(
+    callLater: CallLater,
+    work: Callable[[], Result],
+    onDone: Callable[[Result], None],
+    onError: Callable[[UserError], None],
+    asUserError: Callable[[Exception], UserError],
+) -> None:
+    """Do ``work`` on a thread of its own, then call back on this one.
+
+    Args:
+        callLater: see CallLater.
+        work: touches neither Qt nor the scene.
+        onDone: gets what ``work`` returned.
+        onError: gets the UserError that ``work`` raised, or
+        asUserError: what it makes of an OSError, a ValueError or a lack of memory.
+    """
+    results: list[Result] = []
+    problems: list[UserError] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except UserError as error:
+            problems.append(error)
+        except (OSError, ValueError, MemoryError) as error:
+            problems.append(asUserError(error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def look() -> None:
+        thread.join(WAIT_SECONDS)
+        if thread.is_alive():
+            callLater(PAUSE_MS, look)
+        elif problems:
+            onError(problems[0])
+        else:
+            onDone(results[0])
+
+    callLater(PAUSE_MS, look)
+
+
+class Steps:
+    """Takes the steps of a generator on the GUI thread, a few at a time, with all events in between.
+
+    Args:
+        callLater: see CallLater.
+        steps: does something short before each ``yield``.
+        onDone: called after the last step.
+        onError: called with a UserError that a step raised; no further step is taken.
+    """
+
+    def __init__(
+        self,
+        callLater: CallLater,
+        steps: Iterator[None],
+        onDone: Callable[[], None],
+        onError: Callable[[UserError], None],
+    ) -> None:
+        self._callLater = callLater
+        self._steps = steps
+        self._onDone = onDone
+        self._onError = onError
+        self._stopped = False
+        self.longestSeconds = 0.0
+        callLater(0, self._turn)
+
+    def stop(self) -> None:
+        """Take no further step and call nobody back."""
+        self._stopped = True
+
+    def _turn(self) -> None:
+        start = time.perf_counter()
+        try:
+            while not self._stopped and time.perf_counter() - start < TURN_SECONDS:
+                before = time.perf_counter()
+                next(self._steps)
+                self.longestSeconds = max(self.longestSeconds, time.perf_counter() - before)
+        except StopIteration:
+            self._stopped = True
+            self._onDone()
+            return
+        except UserError as error:
+            self._fail(error)
+            return
+        except Exception:
+            logging.exception("FedSegSlicer: a step failed")
+            self._fail(
+                UserError(
+                    "module.failed",
+                    _("Something went wrong that should not."),
+                    _("Try again; if it happens again, report it with Slicer's log."),
+                )
+            )
+            return
+        if not self._stopped:
+            self._callLater(0, self._turn)
+
+    def _fail(self, error: UserError) -> None:
+        self._stopped = True
+        self._onError(error)

@@ -1,0 +1,387 @@
+"""What the Federation tab does, without Qt: asks the worker about a site of a federation, and tells what it said."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from .Errors import UserError
+from .FederationTypes import CaseOffer, SiteFacts
+from .FederationWords import folderWords
+from .JsonRpcClient import Progress
+from .SegmentExport import SegmentExport
+from .Signal import Signal
+from .VolumeExchange import VolumeExchange, knownModality
+from .WorkerProcess import CallLater
+from .WorkerSession import Request, WorkerSession
+
+LOOK_EVERY_MS = 2000
+"""How often the site's state is looked at while the tab is shown."""
+
+
+class FederationLogic:
+    """Shows and calls the core's functions for a site; nothing waits, nothing is decided here.
+
+    Signals: ``changed()`` something below is new; ``progressed(Progress)``; ``failed(UserError)``;
+    ``told(str)`` something was done, in words; ``released(str)`` a release was taken in.
+
+    Attributes:
+        facts: how the site stands, None until it is known.
+        invitation: the opened invitation in words, None without one.
+        check: the findings of the last check, None before it.
+        cohort: the site's cases, None until they are known.
+        offer: what was found in the case that was last checked, None before.
+        journal: entries, newest first, and whether they are whole.
+        doing: what is being done, in words, ``""`` for nothing.
+
+    Args:
+        session: the worker.
+        exchange: files to the worker for images.
+        callLater: see CallLater.
+
+    >>> logic.setSite("/folder/of/the/site")
+    >>> logic.start()
+    """
+
+    def __init__(self, session: WorkerSession, exchange: VolumeExchange, callLater: CallLater) -> None:
+        self.session = session
+        self.changed, self.progressed, self.failed = Signal(), Signal(), Signal()
+        self.told, self.released = Signal(), Signal()
+        self.site = ""
+        self.invitationFile = ""
+        self.doing = ""
+        self._exchange, self.callLater = exchange, callLater
+        self._export = SegmentExport(session, callLater)
+        self._request: Request | None = None
+        self._number = 0
+        self._isWatched = self._isLooking = False
+        self._forget()
+
+    # The site
+
+    def setSite(self, site: str) -> None:
+        """Look at another site's folder, which need not exist yet."""
+        if site == self.site:
+            return
+        self.site = site
+        self._number += 1
+        self.doing = ""
+        self._forget()
+        self.changed.emit()
+        self.look()
+
+    def watch(self, isWatched: bool) -> None:
+        """Look at the site again and again, or no more."""
+        begins = isWatched and not self._isWatched
+        self._isWatched = isWatched
+        if begins:
+            self._lookAgain()
+
+    def look(self) -> None:
+        """Ask how the site stands, unless that is being asked already."""
+        if not self.site or self._isLooking:
+            return
+        self._isLooking = True
+        number = self._number
+
+        def seen(told: dict[str, Any]) -> None:
+            self._isLooking = False
+            if number == self._number:
+                self._take(told)
+
+        def notSeen(error: UserError) -> None:
+            self._isLooking = False
+            if number == self._number and self.facts is None:
+                self.failed.emit(error)
+
+        self.session.request("site.state", {"site": self.site}, seen, notSeen)
+
+    # Joining
+
+    def openInvitation(self, path: str) -> None:
+        """Read an invitation and tell what its federation asks for."""
+        self.invitationFile = path
+        self.invitation = None
+
+        def opened(told: dict[str, Any]) -> None:
+            self.invitation = told
+
+        self._ask("site.invitation", {"invitation": path}, opened, _("Reading the invitation…"), site=False)
+
+    def join(self, name: str, toldFingerprint: str = "") -> None:
+        """Make the site's key and its request; ``toldFingerprint`` as the coordinator read it out, ``""`` for none."""
+        params = {"invitation": self.invitationFile, "name": name}
+        if toldFingerprint.strip():
+            params["coordinator_fingerprint"] = toldFingerprint.strip()
+
+        def joined(_told: dict[str, Any]) -> None:
+            self.told.emit(_("The site has its key. Send the request, and read out the fingerprint."))
+            self.look()
+
+        self._ask("site.join", params, joined, _("Making the site's key…"))
+
+    def saveRequest(self, path: Path) -> None:
+        """Copy the request that goes to the coordinator.
+
+        Raises:
+            UserError: ``disk.full``, ``request.none``.
+        """
+        request = self.facts.member["request"] if self.facts is not None and self.facts.member else None
+        if request is None:
+            raise UserError("request.none", _("This site has no request."), _("Join with an invitation first."))
+        try:
+            shutil.copyfile(request, path)
+        except OSError as error:
+            raise UserError(
+                "disk.full", _("The request could not be written there."), _("Choose another folder.")
+            ) from error
+
+    def checkSite(self) -> None:
+        """Find out whether the site can take part, and what cures it if it cannot."""
+
+        def checked(told: dict[str, Any]) -> None:
+            self.check = told
+
+        self._ask("site.check", {}, checked, _("Checking connection and computer…"))
+
+    # Cases
+
+    def listCases(self) -> None:
+        """Ask for the site's cases."""
+
+        def listed(told: dict[str, Any]) -> None:
+            self.cohort = told
+
+        self._ask("site.cohort.list", {}, listed, _("Looking at the cases…"))
+
+    def checkCase(self, offer: CaseOffer) -> None:
+        """Say what is found in a case of the scene; nothing is added."""
+
+        def checked(told: dict[str, Any]) -> None:
+            self.offer = told
+
+        self.offer = None
+        self._offer("site.cohort.check", offer, {}, checked, _("Checking the case…"))
+
+    def addCase(self, offer: CaseOffer, consentBy: str = "", day: str = "") -> None:
+        """Copy a case into the site's store; without consent it waits there.
+
+        Args:
+            offer: the case.
+            consentBy: who consents to training on it.
+            day: of the consent, ``YYYY-MM-DD``; today by default.
+        """
+
+        def added(told: dict[str, Any]) -> None:
+            self.offer = None
+            words = _("Added to {role}.").format(role=roleWords(told["role"]))
+            waits = "" if told["consented"] else " " + _("It waits for consent and is not used yet.")
+            self.told.emit(words + waits)
+            self.listCases()
+
+        extra = {}
+        if consentBy.strip():
+            extra["consent_by"] = consentBy.strip()
+            if day:
+                extra["consent_given"] = day
+        self._offer("site.cohort.add", offer, extra, added, _("Checking and copying the case…"))
+
+    def addFolder(self, folder: str, modality: str | None, naming: dict[str, Any], by: str = "", day: str = "") -> None:
+        """Copy all images of a folder that have a segmentation of their name into the site's store.
+
+        Args:
+            folder: the folder.
+            modality: DICOM modality code where the user says it, else None.
+            naming: as in ``CaseOffer``.
+            by: who consents to training on them; without consent they wait.
+            day: of the consent, ``YYYY-MM-DD``; today by default.
+        """
+
+        def added(told: dict[str, Any]) -> None:
+            self.told.emit(folderWords(told))
+            self.listCases()
+
+        params = {"folder": folder, "naming": naming}
+        if modality is not None:
+            params["modality"] = modality
+        if by.strip():
+            params["consent_by"] = by.strip()
+            if day:
+                params["consent_given"] = day
+        self._ask("site.cohort.folder", params, added, _("Checking and copying the cases…"))
+
+    def consent(self, case: str, by: str, day: str = "") -> None:
+        """Note the consent to train on a case; see ``addCase``."""
+        params = {"case": case, "by": by.strip(), **({"given": day} if day else {})}
+        words = _("Noted. The case takes part from the next round on.")
+        self._change("site.cohort.consent", params, words, _("Noting the consent…"))
+
+    def revoke(self, case: str) -> None:
+        """Take a consent back."""
+        words = _("Noted. The case is in no further round; what was learned before stays in the models.")
+        self._change("site.cohort.revoke", {"case": case}, words, _("Taking the consent back…"))
+
+    def remove(self, case: str) -> None:
+        """Delete the store's copy of a case."""
+        words = _("The site's copy was deleted; your own images were not touched.")
+        self._change("site.cohort.remove", {"case": case}, words, _("Deleting the copy…"))
+
+    # Training
+
+    def start(self) -> None:
+        """Start the site's processes, which go on by themselves."""
+        self._ask("site.run.start", {}, self._take, _("Starting the site…"))
+
+    def stop(self, onDone: Callable[[], None] | None = None) -> None:
+        """End the site's processes, whoever started them."""
+
+        def stopped(told: dict[str, Any]) -> None:
+            self._take(told)
+            if onDone is not None:
+                onDone()
+
+        self._ask("site.run.stop", {}, stopped, _("Ending the site's processes…"))
+
+    def control(self, what: str, settings: dict[str, Any] | None = None) -> None:
+        """Say what the site shall do: ``pause``, ``resume``, ``leave``, or ``set`` with settings."""
+        params = {"what": what, "settings": settings or {}}
+        self._ask("site.control", params, self._take, _("Telling the site…"))
+
+    # Journal and releases
+
+    def readJournal(self) -> None:
+        """Read the journal and prove it whole."""
+
+        def read(told: dict[str, Any]) -> None:
+            self.journal = told
+
+        self._ask("site.journal", {}, read, _("Reading the journal…"))
+
+    def importRelease(self, source: str, releases: str) -> None:
+        """Take a release that the coordinator sent as a file into the folder of releases."""
+
+        def taken(told: dict[str, Any]) -> None:
+            self.released.emit(told["release"])
+
+        params = {"source": source, "releases": releases}
+        self._ask("site.release", params, taken, _("Checking the release…"))
+
+    def cancel(self) -> None:
+        """Give up what is being done, if it can be."""
+        if self._request is not None:
+            self.session.cancel(self._request)
+
+    def close(self) -> None:
+        """End the worker and delete what was handed to it; the site's own processes go on."""
+        self.watch(False)
+        self._number += 1
+        self.session.close()
+        self._exchange.clear()
+
+    # Asking
+
+    def _ask(
+        self, method: str, params: dict[str, Any], onResult: Callable[[Any], None], doing: str, site: bool = True
+    ) -> None:
+        number = self._number
+        self.doing = doing
+        self.changed.emit()
+
+        def done(told: Any) -> None:
+            if number == self._number:
+                self._end()
+                onResult(told)
+                self.changed.emit()
+
+        def fail(error: UserError) -> None:
+            self._failed(number, error)
+
+        told = {"site": self.site, **params} if site else params
+        self._request = self.session.request(method, told, done, fail, self.progressed.emit)
+
+    def _change(self, method: str, params: dict[str, Any], words: str, doing: str) -> None:
+        def changed(_told: Any) -> None:
+            self.told.emit(words)
+            self.listCases()
+
+        self._ask(method, params, changed, doing)
+
+    def _offer(
+        self, method: str, offer: CaseOffer, extra: dict[str, Any], onResult: Callable[[Any], None], doing: str
+    ) -> None:
+        """Write image and segmentation where only the worker looks, ask, and delete them again."""
+        if offer.segmentation is None:
+            raise UserError("case.no-segmentation", _("No segmentation is chosen."), _("Choose the volume's outlines."))
+        number = self._number
+        labels = self._exchange.folder() / "case.seg.nrrd"
+        params = {
+            "labels": str(labels),
+            "patient": offer.patient.strip(),
+            "naming": offer.naming,
+            "accept": list(offer.accept),
+        }
+        modality = offer.modality or (knownModality(offer.volume) if offer.volume is not None else None)
+        if modality is not None:
+            params["modality"] = modality
+
+        def fail(error: UserError) -> None:
+            labels.unlink(missing_ok=True)
+            self._failed(number, error)
+
+        def ended(told: Any) -> None:
+            labels.unlink(missing_ok=True)
+            onResult(told)
+
+        def ask(image: Path) -> None:
+            if number == self._number:
+                self._ask(method, {**params, **extra, "image": str(image)}, ended, doing)
+
+        def outlined(image: Path) -> None:
+            self._export.export(offer.segmentation, offer.volume, labels, lambda: ask(image), fail)
+
+        self._exchange.export(offer.volume, outlined, fail)
+        params["title"] = offer.volume.GetName()
+        self.doing = doing
+        self.changed.emit()
+
+    def _failed(self, number: int, error: UserError) -> None:
+        if number == self._number:
+            self._end()
+            self.failed.emit(error)
+            self.changed.emit()
+
+    def _end(self) -> None:
+        self.doing = ""
+        self._request = None
+
+    def _take(self, told: dict[str, Any]) -> None:
+        wasMember = self.facts is not None and self.facts.member is not None
+        self.facts = SiteFacts.fromWorker(told)
+        self.changed.emit()
+        if self.facts.member is not None and not wasMember:
+            self.listCases()
+
+    def _lookAgain(self) -> None:
+        if self._isWatched:
+            self.look()
+            self.callLater(LOOK_EVERY_MS, self._lookAgain)
+
+    def _forget(self) -> None:
+        self.facts: SiteFacts | None = None
+        self.invitation: dict[str, Any] | None = None
+        self.check: dict[str, Any] | None = None
+        self.cohort: dict[str, Any] | None = None
+        self.offer: dict[str, Any] | None = None
+        self.journal: dict[str, Any] | None = None
+
+
+def progressWords(progress: Progress) -> str:
+    """Return what is being done at this moment."""
+    return progress.stage[:1].upper() + progress.stage[1:] + "…"
+
+
+def roleWords(role: str) -> str:
+    """Return what a case is for."""
+    return _("the cases to train on") if role == "train" else _("the cases to score on")

@@ -1,0 +1,79 @@
+"""What the Federation tab's parts tell each other; every rule behind it is the core's, in the worker."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+
+NOT_ANNOTATED = "not annotated"
+"""The core's word for a structure that a case does not outline."""
+
+
+@dataclass(frozen=True)
+class CaseOffer:
+    """A case of the scene that somebody would like to add.
+
+    Attributes:
+        volume: the image.
+        segmentation: its segmentation.
+        patient: the site's own id of the patient; stays in the site's store and never gets into the scene.
+        modality: DICOM modality code where the user says it.
+        naming: federation's structure to the user's segments, or to ``NOT_ANNOTATED``; others by code or name.
+        accept: codes of findings that the user accepts.
+    """
+
+    volume: "vtkMRMLScalarVolumeNode | None"
+    segmentation: "vtkMRMLSegmentationNode | None"
+    patient: str
+    modality: str | None = None
+    naming: dict[str, Any] = field(default_factory=dict)
+    accept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SiteFacts:
+    """How the site stands, as the worker told it (``site.state``).
+
+    Attributes:
+        state: ``"not-a-member"``, ``"training"`` ... for the tab's own logic.
+        words: one sentence.
+        remedy: what to do, maybe ``""``.
+        code: of a problem, or ``""``.
+        isRunning: whether the site's processes are there.
+        round: the round in training or the last one.
+        rounds: rounds planned.
+        fraction: done of the round, 0 to 1.
+        setAside: cases that could not be used.
+        lastMessage: seconds since the epoch, None before the first.
+        member: name, federation, fingerprints, settings, rounds; None as long as there is no site.
+    """
+
+    state: str
+    words: str
+    remedy: str
+    code: str
+    isRunning: bool
+    round: int
+    rounds: int
+    fraction: float
+    setAside: int
+    lastMessage: float | None
+    member: dict[str, Any] | None
+
+    @classmethod
+    def fromWorker(cls, told: dict[str, Any]) -> "SiteFacts":
+        """Return what the worker told."""
+        return cls(
+            told["state"],
+            told["words"],
+            told["remedy"],
+            told["code"],
+            told["running"],
+            told["round_number"],
+            told["rounds"],
+            told["fraction"],
+            told["set_aside"],
+            told["last_message"],
+            told["member"],
+        )

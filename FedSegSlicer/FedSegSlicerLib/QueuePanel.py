@@ -1,0 +1,118 @@
+"""The part of the Segment tab for several volumes: a list to mark, how far each is, cancel all."""
+
+from typing import TYPE_CHECKING
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .SegmentLogic import State
+from .SegmentQueue import Decide, Entry, SegmentQueue, entriesOfScene
+from .Settings import RELEASES_FOLDER, readSetting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST_ROWS = 8
+"""Rows shown at once; more are scrolled."""
+
+
+class QueuePanel:
+    """Drives the widgets below "Several volumes".
+
+    Args:
+        ui: the widgets of FedSegSlicer.ui by name.
+        queue: what runs them.
+        decide: which model a volume gets.
+        device: returns where to compute.
+    """
+
+    def __init__(self, ui: object, queue: SegmentQueue, decide: Decide, device: "Callable[[], str]") -> None:
+        self.ui = ui
+        self.queue = queue
+        self._decide = decide
+        self._device = device
+        self._entries: list[Entry] = []
+        header = self.ui.queueTable.horizontalHeader()
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        header.setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
+        self.ui.queueCollapsibleButton.collapsed = True
+        self.ui.queueCollapsibleButton.connect("contentsCollapsed(bool)", self._onFolded)
+        self.ui.queueButton.connect("clicked(bool)", self._onButton)
+        self.ui.queueTable.connect("itemChanged(QTableWidgetItem*)", lambda _item: self.update())
+        queue.changed.connect(self._onChanged)
+        self.update()
+
+    def cleanup(self) -> None:
+        """Let go of the queue."""
+        self.queue.changed.disconnect(self._onChanged)
+
+    def refresh(self) -> None:
+        """List the scene's images again, all marked, unless some are being segmented."""
+        if not self.queue.isRunning:
+            self._entries = entriesOfScene()
+            self._fill(self._entries)
+        self.update()
+
+    def update(self) -> None:
+        """Say what the button does now."""
+        button = self.ui.queueButton
+        running, marked = self.queue.isRunning, self._marked()
+        free = self.queue.logic.state is State.IDLE
+        what = _("Segment one volume") if len(marked) == 1 else _("Segment {count} volumes").format(count=len(marked))
+        button.text = _("Cancel all") if running else what
+        button.enabled = running or (bool(marked) and free and bool(readSetting(RELEASES_FOLDER)))
+        button.toolTip = (
+            _("Stop the present volume and leave out the rest; what is finished stays.")
+            if running
+            else _("Segment the marked images one after the other, each with the newest model that fits it.")
+        )
+
+    def _onFolded(self, folded: bool) -> None:
+        if not folded:
+            self.refresh()
+
+    def _onButton(self, _checked: bool = False) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The volumes could not be segmented.")):
+            if self.queue.isRunning:
+                self.queue.cancelAll()
+                return
+            self._entries = [Entry(entry.name, entry.parts) for entry in self._marked()]
+            self._fill(self._entries)
+            self.queue.start(self._entries, self._decide, readSetting(RELEASES_FOLDER), self._device())
+            self.update()
+
+    def _onChanged(self) -> None:
+        for row, entry in enumerate(self._entries):
+            item = self.ui.queueTable.item(row, 1)
+            if item is not None:
+                item.setText(entry.words())
+                item.setToolTip(entry.error.remedy if entry.error is not None else "")
+        self.update()
+
+    def _marked(self) -> list[Entry]:
+        table = self.ui.queueTable
+        return [
+            entry
+            for row, entry in enumerate(self._entries)
+            if table.item(row, 0) is not None and table.item(row, 0).checkState() == qt.Qt.Checked
+        ]
+
+    def _fill(self, entries: list[Entry]) -> None:
+        table = self.ui.queueTable
+        blocked = table.blockSignals(True)
+        try:
+            table.setRowCount(len(entries))
+            for row, entry in enumerate(entries):
+                count = len(entry.parts)
+                moments = _(" ({count} moments)").format(count=count) if count > 1 else ""
+                name = qt.QTableWidgetItem(entry.name + moments)
+                name.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled)
+                name.setCheckState(qt.Qt.Checked)
+                table.setItem(row, 0, name)
+                table.setItem(row, 1, qt.QTableWidgetItem(""))
+        finally:
+            table.blockSignals(blocked)
+        height = table.horizontalHeader().sizeHint.height() + 2 * table.frameWidth
+        rows = max(1, min(MOST_ROWS, len(entries)))
+        table.setFixedHeight(height + rows * table.verticalHeader().defaultSectionSize)

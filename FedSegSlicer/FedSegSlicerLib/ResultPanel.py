@@ -1,0 +1,181 @@
+"""The part of the Segment tab that shows a result: volumes, what to check, Undo."""
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .SegmentationResult import ResultRow
+from .SegmentExport import dicomFilesOf
+from .SegmentLogic import SegmentLogic
+from .SegmentTypes import Outcome
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode
+
+COLOR_SIDE = 14
+ROW_MARGIN = 8
+CHECK_MARK = "\u26a0"
+
+
+class ResultPanel:
+    """Drives the widgets below "Result".
+
+    Args:
+        ui: the widgets of FedSegSlicer.ui by name.
+        logic: what made the result, and can take it back.
+        onUndone: called after Undo.
+    """
+
+    def __init__(self, ui: object, logic: SegmentLogic, onUndone: object) -> None:
+        self.ui = ui
+        self.logic = logic
+        self._onUndone = onUndone
+        self._volume: vtkMRMLScalarVolumeNode | None = None
+        self._outcome: Outcome | None = None
+        self._taken = False
+        self._prepareTable()
+        self.ui.undoButton.connect("clicked(bool)", self._onUndo)
+        self.ui.exportButton.connect("clicked(bool)", self._onExport)
+        self.clear()
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._volume = self._outcome = None
+        self.ui.resultCollapsibleButton.setVisible(False)
+
+    def show(self, outcome: Outcome, volume: "vtkMRMLScalarVolumeNode") -> None:
+        """Show what was found in a volume."""
+        self._outcome, self._volume, self._taken = outcome, volume, False
+        self.ui.resultTable.setHorizontalHeaderItem(2, qt.QTableWidgetItem(_meanCaption(outcome.intensityUnit)))
+        self._fillTable(outcome.rows)
+        self.ui.checkLabel.text = checkWords(outcome.rows, outcome.checks)
+        self.ui.checkLabel.setVisible(bool(self.ui.checkLabel.text))
+        self.ui.resultLabel.text = resultWords(outcome)
+        self.ui.resultCollapsibleButton.setVisible(True)
+        self.update()
+
+    def update(self) -> None:
+        """Say what can be done with the result now."""
+        possible = self._outcome is not None and self.logic.canUndo(self._volume)
+        self.ui.undoButton.enabled = possible
+        self.ui.undoButton.text = _("Redo") if self._taken and possible else _("Undo")
+        for widget in (self.ui.resultTable, self.ui.checkLabel):
+            widget.enabled = not self._taken
+
+    def _onUndo(self, _checked: bool = False) -> None:
+        self.logic.undo(self._volume)
+        if not self.logic.canUndo(self._volume):
+            self.clear()  # there was nothing before
+        else:
+            self._taken = not self._taken
+            self.update()
+            if self._taken:
+                self.ui.resultLabel.text = _("What was there before is back. Redo shows this result again.")
+            else:
+                self.ui.resultLabel.text = resultWords(self._outcome)
+        self._onUndone()
+
+    def _onExport(self, _checked: bool = False) -> None:
+        kinds = ["Slicer (*.seg.nrrd)", "NIfTI (*.nii.gz)", "NRRD (*.nrrd)"]
+        if dicomFilesOf(self._volume):
+            kinds.append("DICOM SEG (*.dcm)")
+        name = qt.QFileDialog.getSaveFileName(
+            slicer.util.mainWindow(), _("Export the segmentation"), "segmentation.seg.nrrd", ";;".join(kinds)
+        )
+        # PySide gives (name, filter) where PythonQt gives the name.
+        name = name[0] if isinstance(name, tuple) else name
+        if name:
+            self.exportTo(Path(name))
+
+    def exportTo(self, path: Path) -> None:
+        """Write the result to a file and say how that went."""
+
+        def told(words: str) -> None:
+            self.ui.exportButton.enabled = True
+            self.ui.resultLabel.text = words
+
+        self.ui.exportButton.enabled = False
+        self.logic.export(
+            self._volume,
+            path,
+            lambda: told(_("Written to {name}.").format(name=path.name)),
+            lambda error: told(f"{error.cause} {error.remedy}"),
+        )
+
+    def _prepareTable(self) -> None:
+        table = self.ui.resultTable
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for column in (1, 2):
+            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+        table.setWordWrap(False)
+        rows = table.verticalHeader()
+        rows.setSectionResizeMode(qt.QHeaderView.Fixed)
+        rows.setDefaultSectionSize(table.fontMetrics().height() + ROW_MARGIN)
+
+    def _fillTable(self, rows: tuple[ResultRow, ...]) -> None:
+        table = self.ui.resultTable
+        table.setRowCount(len(rows))
+        for number, row in enumerate(rows):
+            self._fillRow(number, row)
+        # As high as its rows, so that it never scrolls; hints, because nothing has its size yet while it is hidden.
+        header = table.horizontalHeader().sizeHint.height()
+        height = len(rows) * table.verticalHeader().defaultSectionSize
+        table.setFixedHeight(header + height + 2 * table.frameWidth)
+
+    def _fillRow(self, number: int, row: ResultRow) -> None:
+        color = qt.QPixmap(COLOR_SIDE, COLOR_SIDE)
+        color.fill(qt.QColor(*row.color))
+        mark = f"  {CHECK_MARK}" if row.checks else ""
+        name = qt.QTableWidgetItem(row.name[:1].upper() + row.name[1:] + mark)
+        name.setIcon(qt.QIcon(color))
+        volume = qt.QTableWidgetItem(f"{row.volumeMl:,.1f}" if row.volumeMl > 0 else _("not found"))
+        mean = qt.QTableWidgetItem("" if row.meanIntensity is None else f"{row.meanIntensity:,.0f}")
+        for column, item in enumerate((name, volume, mean)):
+            item.setToolTip(_("Please check: {reason}.").format(reason="; ".join(row.checks)) if row.checks else "")
+            if column:
+                item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+            self.ui.resultTable.setItem(number, column, item)
+
+
+def _meanCaption(unit: str) -> str:
+    return _("Mean ({unit})").format(unit=unit) if unit else _("Mean")
+
+
+def checkWords(rows: tuple[ResultRow, ...], checks: tuple[str, ...] = ()) -> str:
+    """Return what to look at and why, as rich text; ``""`` if there is no particular reason.
+
+    Args:
+        rows: the structures.
+        checks: why the whole result needs a look.
+    """
+    byReason: dict[str, list[str]] = {}
+    for row in rows:
+        for reason in row.checks:
+            byReason.setdefault(reason, []).append(row.name)
+    lines = [_("<b>Everything</b>: {reason}.").format(reason=html.escape(reason)) for reason in checks]
+    lines += [
+        _("<b>{names}</b>: {reason}.").format(names=html.escape(", ".join(names)), reason=html.escape(reason))
+        for reason, names in byReason.items()
+    ]
+    return "<br>".join([_("{mark} Please check").format(mark=CHECK_MARK), *lines]) if lines else ""
+
+
+def resultWords(outcome: Outcome) -> str:
+    """Return by what, where and how a result was made, and what had to be done differently."""
+    words = [
+        _("{release} as {modality}, {seconds:.1f} s on {device}.").format(
+            release=outcome.release,
+            modality=outcome.modality,
+            seconds=outcome.seconds,
+            device=_("the graphics card") if outcome.device.startswith("cuda") else _("the processor"),
+        ),
+        *outcome.notes,
+        _("Not a medical device: check the result before you use it."),
+    ]
+    return " ".join(words)

@@ -1,0 +1,176 @@
+"""The part of the Federation tab for training: start, pause, leave, hours and cores, the rounds so far."""
+
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .FederationLogic import FederationLogic
+from .FederationTables import fillTable, fitTable, prepareTable
+from .FederationTypes import SiteFacts
+from .Parameters import DeviceChoice
+from .RoundPlots import RoundPlots, labelsOf
+
+MOST_ROWS = 6
+USUAL_HOURS = ("19:00", "07:00")
+
+
+class TrainingPanel:
+    """Drives the widgets below "Training".
+
+    Args:
+        ui: the widgets of FedSegSlicer.ui by name.
+        logic: what asks the worker.
+    """
+
+    def __init__(self, ui: object, logic: FederationLogic) -> None:
+        self.ui = ui
+        self.logic = logic
+        self.plots = RoundPlots()
+        self._rounds: list[dict[str, Any]] = []
+        self._known: dict[str, Any] | None = None
+        for device in DeviceChoice:
+            ui.fedDeviceComboBox.addItem(device.label())
+        prepareTable(ui.fedRoundTable, 0)
+        self._showHours(None)
+        self._showRounds([])
+        ui.fedRunButton.connect("clicked(bool)", self._onRun)
+        ui.fedPauseButton.connect("clicked(bool)", self._onPause)
+        ui.fedLeaveButton.connect("clicked(bool)", self._onLeave)
+        ui.fedApplyButton.connect("clicked(bool)", self._onApply)
+        ui.fedPlotButton.connect("clicked(bool)", self._onPlot)
+        ui.fedHoursCheckBox.connect("toggled(bool)", lambda _on: self.update())
+        ui.fedCoresSpinBox.connect("valueChanged(int)", lambda _n: self.update())
+        ui.fedDeviceComboBox.connect("currentIndexChanged(int)", lambda _n: self.update())
+        for edit in (ui.fedFromTimeEdit, ui.fedToTimeEdit):
+            edit.connect("timeChanged(QTime)", lambda _time: self.update())
+
+    def update(self) -> None:
+        """Show how training stands, and say what can be done."""
+        facts = self.logic.facts
+        if facts is None or facts.member is None:
+            return
+        settings = {name: facts.member[name] for name in ("hours", "cores_free", "device")}
+        if settings != self._known:
+            self._known = settings
+            self._showSettings(settings)
+        if facts.member["rounds"] != self._rounds:
+            self._showRounds(facts.member["rounds"])
+        self._updateButtons(facts)
+        isTraining = facts.state == "training"
+        self.ui.fedRoundProgressBar.setVisible(isTraining)
+        self.ui.fedRoundProgressBar.value = round(1000 * facts.fraction)
+        self.ui.fedRoundLabel.setVisible(not self._rounds)
+        self.ui.fedRoundLabel.text = _("No round was trained here yet.")
+
+    def cleanup(self) -> None:
+        """Remove the plots."""
+        self.plots.clear()
+
+    # What is shown
+
+    def _updateButtons(self, facts: SiteFacts) -> None:
+        ui, busy = self.ui, bool(self.logic.doing)
+        hasLeft = facts.member["leaving"]
+        reason = _("The site has left the federation.") if hasLeft else ""
+        ui.fedRunButton.text = _("Stop") if facts.isRunning else _("Start")
+        ui.fedRunButton.enabled = not busy and (facts.isRunning or not reason)
+        ui.fedRunButton.toolTip = (
+            _("End the site's processes; a round in training is given up.")
+            if facts.isRunning
+            else reason or _("Take part; this goes on when Slicer is closed, if you want it to.")
+        )
+        isPaused = facts.member["paused"]
+        ui.fedPauseButton.text = _("Resume") if isPaused else _("Pause")
+        ui.fedPauseButton.enabled = not busy and not reason
+        ui.fedPauseButton.toolTip = reason or (
+            _("Take part again.") if isPaused else _("Train nothing until you resume, also after a restart.")
+        )
+        ui.fedLeaveButton.enabled = not busy and not reason
+        ui.fedLeaveButton.toolTip = reason or _("Leave for good; only a new invitation brings the site back.")
+        unchanged = "" if self._changed() else _("These settings are in use.")
+        ui.fedApplyButton.enabled = not busy and not (reason or unchanged)
+        ui.fedApplyButton.toolTip = reason or unchanged or _("Also while the site runs.")
+        for edit in (ui.fedFromTimeEdit, ui.fedToTimeEdit):
+            edit.enabled = ui.fedHoursCheckBox.checked
+            free = _("It may train at any hour.")
+            edit.toolTip = _("Hours of this computer's clock.") if edit.enabled else free
+        ui.fedPlotButton.enabled = bool(self._rounds)
+        ui.fedPlotButton.toolTip = (
+            _("Show loss and Dice by round in a plot view.") if self._rounds else _("There is nothing to plot yet.")
+        )
+
+    def _showRounds(self, rounds: list[dict[str, Any]]) -> None:
+        self._rounds = rounds
+        table, labels = self.ui.fedRoundTable, labelsOf(rounds)
+        table.setColumnCount(2 + len(labels))
+        table.setHorizontalHeaderLabels(
+            [_("Round"), _("Loss"), *(_("Dice, {label}").format(label=name) for name in labels)]
+        )
+        prepareTable(table, 0)
+        rows = [
+            [
+                _("{number} of {rounds}").format(number=entry["round_number"], rounds=entry["rounds"]),
+                _decimals(entry["loss"]),
+                *(_decimals(entry["dice"].get(label)) for label in labels),
+            ]
+            for entry in reversed(rounds)
+        ]
+        fillTable(table, rows)
+        table.setVisible(bool(rounds))
+        fitTable(table, MOST_ROWS)
+        self.plots.update(rounds)
+
+    def _showSettings(self, settings: dict[str, Any]) -> None:
+        self._showHours(settings["hours"])
+        self.ui.fedCoresSpinBox.setValue(settings["cores_free"])
+        devices = [device.value for device in DeviceChoice]
+        if settings["device"] in devices:
+            self.ui.fedDeviceComboBox.setCurrentIndex(devices.index(settings["device"]))
+
+    def _showHours(self, hours: str | None) -> None:
+        begin, end = hours.split("-") if hours else USUAL_HOURS
+        self.ui.fedHoursCheckBox.setChecked(bool(hours))
+        self.ui.fedFromTimeEdit.setTime(qt.QTime.fromString(begin, "HH:mm"))
+        self.ui.fedToTimeEdit.setTime(qt.QTime.fromString(end, "HH:mm"))
+
+    # What the user does
+
+    def _wanted(self) -> dict[str, Any]:
+        ui = self.ui
+        begin, end = (edit.time.toString("HH:mm") for edit in (ui.fedFromTimeEdit, ui.fedToTimeEdit))
+        return {
+            "hours": f"{begin}-{end}" if ui.fedHoursCheckBox.checked else None,
+            "cores_free": ui.fedCoresSpinBox.value,
+            "device": list(DeviceChoice)[max(0, ui.fedDeviceComboBox.currentIndex)].value,
+        }
+
+    def _changed(self) -> bool:
+        return self._known is not None and self._wanted() != self._known
+
+    def _onRun(self, _checked: bool = False) -> None:
+        if self.logic.facts.isRunning:
+            self.logic.stop()
+        else:
+            self.logic.start()
+
+    def _onPause(self, _checked: bool = False) -> None:
+        self.logic.control("resume" if self.logic.facts.member["paused"] else "pause")
+
+    def _onLeave(self, _checked: bool = False) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The site could not leave.")):
+            question = _("Leave the federation? Only a new invitation brings this site back. The journal stays.")
+            if slicer.util.confirmYesNoDisplay(question):
+                self.logic.control("leave")
+
+    def _onApply(self, _checked: bool = False) -> None:
+        self.logic.control("set", self._wanted())
+
+    def _onPlot(self, _checked: bool = False) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The plot could not be shown.")):
+            self.plots.show(self._rounds)
+
+
+def _decimals(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,69 @@
+"""Sites that pause for a night, or may not work any more today, find their group again."""
+
+import pytest
+from federation_helpers import AddingTrainer, Run, federation
+
+from FedSegCore.common.errors import FedSegError
+from FedSegCore.federation.outcome import FederationOutcome
+
+
+def test_a_group_whose_only_site_pauses_for_the_night_goes_on_in_the_morning(tmp_path):
+    run = Run(tmp_path, federation(return_deadline_s=50_000.0), {"ct": AddingTrainer()})
+    run.hooks["round-closed", "CT", 1] = lambda event: setattr(run.nodes["ct"], "online", False)
+    sleep, hours = run.clock.sleep, 3600.0
+
+    def until_morning(seconds):
+        sleep(seconds)
+        run.nodes["ct"].online = run.nodes["ct"].online or run.clock() > 10 * hours
+
+    run.clock.sleep = until_morning
+    run.loop().run()
+    outcome = FederationOutcome.load(tmp_path)
+    assert (outcome.groups["CT"].rounds, outcome.groups["CT"].done) == (3, True)
+    assert 10 * hours < run.clock() < 10 * hours + 10.0
+    assert [event.message for event in run.kinds("waiting")] == ["CT, round 2 of 3: waiting for 1 more CT site."]
+
+
+@pytest.mark.parametrize(("deadline_s", "rounds"), [(50_000.0, 3), (2_000.0, 1)])
+def test_a_site_that_has_worked_enough_for_today_is_asked_again_later(tmp_path, deadline_s, rounds):
+    tired = AddingTrainer()
+    train = tired.train_round
+
+    def only_early_or_tomorrow(task, weights, request):
+        if request.round_number == 2 and run.clock() < 3600.0:
+            raise FedSegError("policy.hours", "It has worked enough.", "Tomorrow.")
+        return train(task, weights, request)
+
+    tired.train_round = only_early_or_tomorrow
+    run = Run(tmp_path, federation(return_deadline_s=deadline_s), {"ct": tired})
+    run.loop().run()
+    assert FederationOutcome.load(tmp_path).groups["CT"].rounds == rounds
+    asked = [event for event in run.kinds("round-started") if event.round_number == 2]
+    # every ten minutes for an hour; or four times within the deadline, and three that count as failures
+    assert len(asked) == 7
+
+
+def test_a_site_that_paused_for_a_minute_is_asked_as_soon_as_it_is_back(tmp_path):
+    pausing = AddingTrainer()
+    train = pausing.train_round
+    back_at: list[float] = []
+
+    def pause_once(task, weights, request):
+        if request.round_number == 2 and not back_at:
+            back_at.append(run.clock() + 60.0)
+            run.nodes["ct"].online = False
+            raise FedSegError("site.paused", "It pauses.", "Wait.")
+        return train(task, weights, request)
+
+    pausing.train_round = pause_once
+    run = Run(tmp_path, federation(), {"ct": pausing})
+    sleep = run.clock.sleep
+
+    def resume_after_a_minute(seconds):
+        sleep(seconds)
+        run.nodes["ct"].online = not back_at or run.clock() >= back_at[0]
+
+    run.clock.sleep = resume_after_a_minute
+    run.loop().run()
+    assert FederationOutcome.load(tmp_path).groups["CT"].done
+    assert 60.0 <= run.clock() < 90.0

@@ -1,0 +1,182 @@
+"""What one site sends can cost its own answer, never the run: rubbish, forged return addresses, odd introductions."""
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from federation_helpers import AddingTrainer, Run, federation
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
+from test_incoming import OddTrainer, changed, codes
+
+from FedSegCore.common.errors import FedSegError
+from FedSegCore.federation.bounded_pull import PulledTooMuchError, bounded_pull
+from FedSegCore.federation.local_grid import LocalGrid
+from FedSegCore.federation.messages import write_introduction, write_query
+from FedSegCore.federation.outcome import FederationOutcome
+from FedSegCore.federation.publishing import publish_outcome
+from FedSegCore.federation.steady_grid import SteadyGrid
+from FedSegCore.learning.results import CaseScore
+from FedSegCore.models.release import open_release
+
+
+def finish(run: Run) -> FederationOutcome:
+    run.loop().run()
+    return FederationOutcome.load(run.folder)
+
+
+class TamperedGrid(LocalGrid):
+    """A local grid on which the answers of the first node's training are changed on their way."""
+
+    def pull_messages(self, message_ids):
+        wanted = list(message_ids)
+        mine = [self._pending[number].message for number in wanted if number in self._pending]
+        replies = list(super().pull_messages(wanted))
+        hit = [m for m in mine if m.metadata.dst_node_id == 2 and m.metadata.message_type == MessageType.TRAIN]
+        return [self.tamper(reply) for reply in replies] if hit else replies
+
+
+def tampered(tmp_path, tamper) -> FederationOutcome:
+    run = Run(tmp_path, federation(rounds=2), {name: AddingTrainer(step=1.0) for name in "abc"})
+    run.grid = TamperedGrid(run.nodes, run.clock)
+    run.grid.tamper = tamper
+    steady = SteadyGrid(run.grid)
+    run.grid = steady
+    return finish(run)
+
+
+def parts_of(reply: Message) -> tuple[str, dict[str, bytes]]:
+    return reply.object_id, {key: part.deflate() for key, part in get_all_nested_objects(reply).items()}
+
+
+def with_rubbish_instead_of(kind: bytes):
+    """Put a reply together from its parts, one of which is rubbish of the right length, as Flower's grid does."""
+
+    def tamper(reply: Message) -> Message:
+        root, parts = parts_of(reply)
+        for key, content in parts.items():
+            if content.startswith(kind):
+                head, divider, body = content.partition(b"\0")
+                parts[key] = head + divider + b"\xff" * len(body)
+        return inflate_object_from_contents(root, parts)
+
+    return tamper
+
+
+@pytest.mark.parametrize("kind", [b"Message", b"RecordDict", b"ArrayRecord", b"Array ", b"ConfigRecord"])
+def test_an_answer_that_cannot_be_put_together_costs_its_site_the_round_and_nobody_else(tmp_path, kind):
+    outcome = tampered(tmp_path, with_rubbish_instead_of(kind))
+    for number in (1, 2):
+        assert codes(outcome, number) == {"a": "reply.unreadable", "b": "", "c": ""}
+
+
+@pytest.mark.parametrize("record", [ArrayRecord(), ConfigRecord()])
+def test_names_that_are_no_text_cost_their_site_the_round(tmp_path, record):
+    """Flower reads names of records as JSON, in which half a character can stand alone; nobody can hash that."""
+
+    def tamper(reply: Message) -> Message:
+        reply.content["\ud800"] = record
+        if isinstance(record, ConfigRecord):
+            record["\ud800"] = 1
+        else:
+            record["\ud800"] = Array(np.zeros(1))
+        return reply
+
+    outcome = tampered(tmp_path, tamper)
+    for number in (1, 2):
+        found = codes(outcome, number)
+        assert found.pop("a").startswith(("reply.", "tensors."))
+        assert found == {"b": "", "c": ""}
+
+
+def test_an_answer_that_says_it_answers_something_else_counts_for_its_own_site(tmp_path):
+    def tamper(reply: Message) -> Message:
+        reply.metadata.__dict__["_reply_to_message_id"] = "message-5"
+        return reply
+
+    outcome = tampered(tmp_path, tamper)
+    assert [codes(outcome, number) for number in (1, 2)] == [dict.fromkeys("abc", "")] * 2
+
+
+def test_an_answer_far_larger_than_the_model_is_not_read(tmp_path):
+    def tamper(reply: Message) -> Message:
+        root, parts = parts_of(reply)
+        within = bounded_pull(pull_objects, lambda: 100)
+        return inflate_object_from_contents(root, within(object_ids=list(parts), pull_object_fn=parts.__getitem__))
+
+    outcome = tampered(tmp_path, tamper)
+    assert [codes(outcome, number) for number in (1, 2)] == [{"a": "reply.too-large", "b": "", "c": ""}] * 2
+
+
+def test_of_a_message_that_is_too_large_no_more_is_pulled():
+    asked = []
+
+    def give(number: str) -> bytes:
+        asked.append(number)
+        return bytes(10)
+
+    names = [str(number) for number in range(100)]
+    assert len(bounded_pull(pull_objects, lambda: 1000)(names, give)) == 100
+    asked.clear()
+    with pytest.raises(PulledTooMuchError) as refused:
+        bounded_pull(pull_objects, lambda: 45)(names, pull_object_fn=give, max_concurrent_pulls=1)
+    assert (refused.value.allowed, len(asked)) == (45, 5)
+
+
+def test_what_an_answer_may_weigh_follows_from_what_was_sent(monkeypatch):
+    import flwr.superlink.grid.http_grid as http_grid
+
+    monkeypatch.setattr(http_grid, "pull_objects", pull_objects)
+    steady = SteadyGrid(LocalGrid({}))
+    steady.bound_answers()
+    parts = {"small": bytes(16 * 1024**2), "more": bytes(1)}
+    assert http_grid.pull_objects(object_ids=["small"], pull_object_fn=parts.__getitem__)
+    with pytest.raises(PulledTooMuchError):
+        http_grid.pull_objects(object_ids=["small", "more"], pull_object_fn=parts.__getitem__)
+
+
+def test_a_site_of_a_modality_that_nobody_prepared_for_is_refused_and_the_others_train(tmp_path):
+    for grouping in ("modality", "together"):
+        folder = tmp_path / grouping
+        run = Run(folder, federation(rounds=1, grouping=grouping), {"odd": AddingTrainer("PT"), "ct": AddingTrainer()})
+        (group,) = finish(run).groups.values()
+        assert (list(group.members), group.done) == (["ct"], True)
+        assert [(event.site, event.code) for event in run.kinds("site-refused")] == [("odd", "site.modality")]
+
+
+def test_a_score_for_a_label_of_its_own_is_refused_and_what_was_trained_can_be_published(tmp_path):
+    def odd(former, result):
+        return changed(result, scores=(CaseScore("c", "not in the contract", 0.5, 0.4),))
+
+    run = Run(tmp_path / "run", federation(rounds=2), {"a": OddTrainer(odd=odd), "b": AddingTrainer()})
+    outcome = finish(run)
+    assert codes(outcome, 2) == {"a": "reply.scores", "b": ""}
+    published = publish_outcome(outcome, tmp_path / "releases", Ed25519PrivateKey.generate())
+    assert {score.label for score in open_release(published["CT"]).card.scores} == {"liver"}
+
+
+@pytest.mark.parametrize("software", [{f"p{n}": "1" for n in range(33)}, {"p" * 65: "1"}, {"p": "1" * 65}])
+def test_an_introduction_is_short(software):
+    from FedSegCore.federation.messages import SiteIntroduction, read_introduction
+
+    made = SiteIntroduction.model_construct(
+        protocol=4, site="a", modality="CT", training_cases=1, validation_cases=1, software=software,
+        fingerprint="0" * 64,
+    )  # fmt: skip
+    with pytest.raises(FedSegError, match=r"reply\.invalid"):
+        read_introduction(write_introduction(made))
+
+
+def test_an_answer_to_a_query_may_be_rubbish_too(tmp_path):
+    LocalGrid({})
+    asked = Message(write_query(), 2, MessageType.QUERY)
+    reply = Message(RecordDict(), reply_to=asked)
+    root, parts = parts_of(reply)
+    parts[root] = parts[root][:-4] + b"\xff\xff\xff\xff"
+
+    class Rubbish:
+        def pull_messages(self, message_ids):
+            return [inflate_object_from_contents(root, dict(parts))]
+
+    (answered,) = SteadyGrid(Rubbish()).pull_messages(["message-1"])
+    assert (answered.error.code, answered.metadata.reply_to_message_id) == (1001, "message-1")

@@ -1,0 +1,87 @@
+"""A site whose introduction was lost on the way is asked again soon, and joins once."""
+
+from collections.abc import Iterable
+
+from federation_helpers import AddingTrainer, Run, federation
+from flwr.app import Message
+
+from FedSegCore.federation.local_grid import LocalGrid
+from FedSegCore.federation.outcome import FederationOutcome
+
+
+class LosingGrid(LocalGrid):
+    """Loses the answers to its first messages, or gives them only after ``late_s``; the sites' own grid else."""
+
+    lose = 1
+    late_s = float("inf")
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = list(super().push_messages(messages))
+        self.lost += ids[: self.lose - len(self.lost)]
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        held = [] if self.clock() >= self.late_s else self.lost
+        return super().pull_messages([message_id for message_id in message_ids if message_id not in held])
+
+
+def _run(tmp_path, **how: float) -> Run:
+    run = Run(tmp_path, federation(rounds=1, join_deadline_s=200.0), {"a": AddingTrainer()})
+    run.grid = LosingGrid(run.nodes, run.clock)
+    run.grid.lost = []
+    for name, value in how.items():
+        setattr(run.grid, name, value)
+    run.loop().run()
+    return run
+
+
+def test_a_node_whose_answer_was_lost_is_asked_again_after_half_a_minute(tmp_path):
+    run = _run(tmp_path)
+    assert FederationOutcome.load(tmp_path).groups["CT"].done
+    assert 30.0 <= run.clock() < 33.0
+    assert run.kinds("site-refused") == []
+
+
+def test_a_node_that_answers_late_joins_once(tmp_path):
+    run = _run(tmp_path, lose=3, late_s=70.0)
+    assert len(run.kinds("site-joined")) == 1
+    assert 70.0 <= run.clock() < 73.0
+
+
+class DeafGrid(LocalGrid):
+    """Has nodes that are connected and answer nothing, whatever they are asked."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        def deaf(message_id: str) -> bool:
+            asked = self._pending.get(message_id)
+            return asked is not None and self._names[asked.message.metadata.dst_node_id].startswith("deaf")
+
+        return super().pull_messages([message_id for message_id in message_ids if not deaf(message_id)])
+
+
+def test_nodes_that_never_answer_in_turn_do_not_keep_a_run_from_ending(tmp_path):
+    """Each is asked for 90 s in every 120: of four there is always one that is being asked."""
+    run = Run(tmp_path, federation(rounds=1), {"a": AddingTrainer()})
+    run.grid = DeafGrid(run.nodes, run.clock)
+    sleep = run.clock.sleep
+
+    def passing(seconds: float) -> None:
+        sleep(seconds)
+        assert run.clock() < 1000.0, "it goes on for ever"
+        if run.clock() % 30.0 < 1.0 and len(run.nodes) < 5:
+            run.add(f"deaf-{len(run.nodes)}", AddingTrainer())
+
+    run.clock.sleep = passing
+    run.add("deaf-0", AddingTrainer())
+    run.loop().run()
+    assert FederationOutcome.load(tmp_path).groups["CT"].done
+    # the last of them came after 90 s and was given up 90 s later
+    assert run.clock() < 250.0
+
+
+def test_a_node_that_never_answers_is_told_as_silent(tmp_path):
+    run = _run(tmp_path, lose=4, late_s=300.0)
+    refused = run.kinds("site-refused")
+    assert [event.code for event in refused] == ["node.silent"]
+    # asked at 0, 30, 60 and 90 s, given up after 90 s, and asked anew half a minute later
+    assert 120.0 <= run.clock() < 124.0

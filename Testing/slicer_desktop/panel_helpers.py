@@ -1,0 +1,150 @@
+"""The module's panel, opened as Slicer opens it, and what tests of its Segment tab share."""
+
+import sys
+import time
+
+import pytest
+import qt
+import slicer
+from FedSegSlicerLib.QtTimer import callLater
+from FedSegSlicerLib.QtWorkerProcess import QtWorkerProcess
+from FedSegSlicerLib.RuntimeLocator import RuntimeLocator
+from FedSegSlicerLib.SegmentationResult import ResultRow, findResult
+from FedSegSlicerLib.SegmentLogic import Outcome, State
+from FedSegSlicerLib.Settings import RELEASES_FOLDER, RUNTIME, writeSetting
+from FedSegSlicerLib.WorkerSession import WorkerSession
+from scene_helpers import neutral_paths, wait_until
+
+import FedSegSlicer as module
+
+
+class Panel:
+    """The module's widget, opened as Slicer opens it."""
+
+    def __init__(self):
+        self.widget = module.FedSegSlicerWidget()
+        self.widget.setup()
+        self.widget.enter()
+        self.widget.parent._qt_object.isEntered = True
+        self.widget.parent._qt_object.resize(420, 680)
+        self.widget.parent.show()
+        self.ui = self.widget.ui
+        self.logic = self.widget.segmentTab.logic
+
+    @property
+    def parameters(self):
+        return self.widget._parameters
+
+    def picture(self, path):
+        slicer.app.processEvents()
+        top = self.widget.parent._qt_object
+        with neutral_paths(top):
+            assert top.grab().save(str(path))
+
+    def ready(self):
+        wait_until(lambda: self.ui.segmentButton.enabled)
+
+    def idle(self):
+        wait_until(lambda: self.logic.state is State.IDLE)
+
+
+class KeptSession(WorkerSession):
+    """A session whose worker outlives a panel: starting torch for every test is what would take the time."""
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def kept_session():
+    locator = RuntimeLocator(lambda: sys.executable, slicer.util.startupEnvironment)
+    session = KeptSession(locator, QtWorkerProcess, callLater)
+    yield session
+    WorkerSession.close(session)
+
+
+@pytest.fixture
+def open_panel(releases, kept_session, monkeypatch):
+    panels = []
+
+    def open_(folder=releases, runtime=None):
+        """Open the module; with a ``runtime`` it has a worker of its own."""
+        if runtime is None:
+            monkeypatch.setattr(module.FedSegSlicerLogic, "makeSession", lambda self: kept_session)
+        writeSetting(RELEASES_FOLDER, str(folder))
+        writeSetting(RUNTIME, runtime or "")
+        panels.append(Panel())
+        return panels[-1]
+
+    yield open_
+    for panel in panels:
+        panel.widget.cleanup()
+        panel.widget.parent._qt_object.deleteLater()
+
+
+def table_of(ui):
+    return [
+        (ui.resultTable.item(row, 0).text(), ui.resultTable.item(row, 1).text())
+        for row in range(ui.resultTable.rowCount)
+    ]
+
+
+class Ticks:
+    """A timer of the GUI thread that notes how long it was held up and how long it computed between two ticks.
+
+    ``gaps`` are seconds of the clock and grow when other programs keep the machine busy; ``busy`` are seconds for which
+    this thread itself used a processor, whoever else wanted it.
+    """
+
+    def __init__(self, every_ms):
+        self.timer = qt.QTimer()
+        self.timer.timeout.connect(lambda *_: self._tick())
+        self.every_ms = every_ms
+
+    def begin(self):
+        self.gaps, self.busy = [], []
+        self._last = time.monotonic(), time.thread_time()
+        self.timer.start(self.every_ms)
+
+    def end(self):
+        self._tick()
+        self.timer.stop()
+
+    def _tick(self):
+        now = time.monotonic(), time.thread_time()
+        self.gaps.append(now[0] - self._last[0])
+        self.busy.append(now[1] - self._last[1])
+        self._last = now
+
+
+def outcome_to_check(volume):
+    """Return a result with a doubt, as the worker would tell it."""
+    rows = (ResultRow("liver", (221, 130, 101), 1400.0, "Segment_1", 61.4),
+            ResultRow("spleen", (157, 108, 162), 0.0, "Segment_4", None, ("not found",)))  # fmt: skip
+    note = "Memory is short; smaller tiles are used, which may cost a little accuracy."
+    node = findResult(volume) or slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    return Outcome(node, rows, "tiny-CT-v2", "CT", "cpu", 3.0, (note,), "HU")
+
+
+def check_nothing_is_clipped(panel):
+    """Every visible text has the room it needs."""
+    from PySide6 import QtWidgets
+
+    slicer.app.processEvents()
+    top = panel.widget.parent._qt_object
+    for label in top.findChildren(QtWidgets.QLabel):
+        if label.isVisible() and label.text():
+            needed = label.heightForWidth(label.width()) if label.wordWrap() else label.sizeHint().height()
+            assert label.height() >= needed, label.objectName()
+            assert label.wordWrap() or label.width() >= label.sizeHint().width(), label.objectName()
+    for button in top.findChildren(QtWidgets.QPushButton):
+        if button.isVisible():
+            assert button.width() >= button.sizeHint().width()
+    table = panel.ui.resultTable
+    if table.isVisible():
+        assert not table._qt_object.verticalScrollBar().isVisible()
+        assert table._qt_object.sizeHintForColumn(1) <= table._qt_object.columnWidth(1)
+        last = table._qt_object.visualItemRect(table._qt_object.item(table.rowCount - 1, 0))
+        assert last.bottom() <= table._qt_object.viewport().height()
+        below = panel.ui.resultLabel._qt_object.geometry()
+        assert not table._qt_object.geometry().intersects(below)

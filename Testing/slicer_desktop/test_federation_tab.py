@@ -1,0 +1,230 @@
+"""Every state of the Federation tab, through its real .ui, with the real worker as a QProcess."""
+
+import math
+import sys
+
+import pytest
+import qt
+import slicer
+from federation_helpers_desktop import FederationPanel, make_invitation
+from FedSegSlicerLib.CloseQuestion import CloseQuestion
+from FedSegSlicerLib.FederationTypes import SiteFacts
+from FedSegSlicerLib.Parameters import ModalityChoice
+from FedSegSlicerLib.QtTimer import callLater
+from FedSegSlicerLib.QtWorkerProcess import QtWorkerProcess
+from FedSegSlicerLib.RuntimeLocator import RuntimeLocator
+from FedSegSlicerLib.Settings import SITE_FOLDER, readSetting
+from FedSegSlicerLib.WorkerSession import WorkerSession
+from PySide6 import QtWidgets
+from scene_helpers import keep_pictures, wait_until
+from see_helpers import small_outline, small_scan
+from see_panel import KeptSession
+
+import FedSegSlicer as module
+
+pytestmark = pytest.mark.slicer
+
+
+@pytest.fixture(scope="module")
+def kept_session():
+    locator = RuntimeLocator(lambda: sys.executable, slicer.util.startupEnvironment)
+    session = KeptSession(locator, QtWorkerProcess, callLater)
+    yield session
+    WorkerSession.close(session)
+
+
+@pytest.fixture
+def open_panel(kept_session, monkeypatch):
+    panels = []
+
+    def open_(site):
+        monkeypatch.setattr(module.FedSegSlicerLogic, "makeSession", lambda self: kept_session)
+        panels.append(FederationPanel(site))
+        return panels[-1]
+
+    yield open_
+    for panel in panels:
+        panel.close()
+
+
+@pytest.fixture(scope="module")
+def invitation(tmp_path_factory):
+    return make_invitation(tmp_path_factory.mktemp("federation") / "coordinator")
+
+
+def add_case(panel, patient="4711", consent=""):
+    """Choose what is in the scene, declare what is not outlined, check it and add it."""
+    ui = panel.ui
+    ui.fedAddCollapsibleButton.collapsed = False
+    volume = small_scan("CT", "CT abdomen")
+    panel.parameters.fedModality = ModalityChoice.CT
+    ui.fedVolumeSelector.setCurrentNode(volume)
+    ui.fedSegmentationSelector.setCurrentNode(small_outline(volume))
+    assert ui.fedCheckCaseButton.toolTip == "Give your id of the patient."
+    ui.fedPatientLineEdit.setText(patient)
+    outlined = {panel.parameters.fedSegmentation.GetSegmentation().GetNthSegment(n).GetName() for n in range(2)}
+    for structure, choice in panel.tab.cohort._choices.items():
+        choice.setCurrentIndex(0 if structure in outlined else 1)
+    assert ui.fedAddButton.toolTip == "Check the case first."
+    ui.fedConsentLineEdit.setText(consent)
+    ui.fedCheckCaseButton.click()
+    wait_until(lambda: panel.logic.offer is not None)
+    panel.idle()
+
+
+def test_no_cases_are_shown_before_they_are_known():
+    widget = module.FedSegSlicerWidget()
+    widget.setup()
+    for part in (widget.ui.fedCaseTable, widget.ui.fedCohortLabel):
+        assert part.isHidden()
+    widget.cleanup()
+    widget.parent._qt_object.deleteLater()
+
+
+def test_from_invitation_to_cases_settings_and_journal(open_panel, invitation, tmp_path, monkeypatch):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    panel = open_panel(tmp_path / "site")
+    ui = panel.ui
+    assert "Not a member" in ui.fedStateLabel.text
+    assert not ui.fedJoinButton.enabled
+    assert ui.fedJoinButton.toolTip == "Open the invitation first."
+    assert not ui.fedTrainingCollapsibleButton.isVisible()
+    panel.picture(pictures / "federation-1-not-a-member.png")
+    panel.open(invitation)
+    assert "liver-study" in ui.fedInvitationLabel.text
+    assert ui.fedJoinButton.toolTip == "Give your site a name."
+    ui.fedNameLineEdit.setText("north")
+    ui.fedToldLineEdit.setText("0000-0000-0000-0000-0000")
+    ui.fedJoinButton.click()
+    panel.idle()
+    assert "invitation.other-coordinator" in ui.fedMessageLabel.text
+    assert not (tmp_path / "site").exists()
+    panel.picture(pictures / "federation-2-invitation.png")
+    ui.fedToldLineEdit.setText(panel.logic.invitation["fingerprint"])
+    panel.join(invitation)
+    assert readSetting(SITE_FOLDER) == ui.seeSitePathEdit.currentPath == str(tmp_path / "site")
+    wait_until(lambda: "Not yet admitted" in ui.fedStateLabel.text)
+    ui.fedCopyButton.click()
+    assert qt.QApplication.clipboard().text() == panel.logic.facts.member["fingerprint"]
+    panel.tab.saveRequestTo(tmp_path / "request.json")
+    assert '"north"' in (tmp_path / "request.json").read_text()
+    panel.picture(pictures / "federation-3-request.png")
+
+    add_case(panel)
+    assert "This case can be added." in ui.fedFindingsLabel.text, ui.fedFindingsLabel.text
+    panel.picture(pictures / "federation-4-case-checked.png")
+    ui.fedAddButton.click()
+    wait_until(lambda: ui.fedCaseTable.rowCount == 1)
+    panel.idle()
+    assert panel.rows(ui.fedCaseTable) == [["CT abdomen", "train", "none yet: not used"]]
+    assert not ui.fedCaseTable.item(0, 0).icon().isNull()
+    assert ui.fedConsentButton.toolTip == "Choose a case in the table first."
+    ui.fedCaseTable.selectRow(0)
+    assert ui.fedConsentButton.toolTip == "Say who consented."
+    ui.fedConsentLineEdit.setText("Dr. House")
+    ui.fedConsentDateEdit.setDate(qt.QDate(2026, 1, 31))
+    ui.fedConsentButton.click()
+    wait_until(lambda: panel.rows(ui.fedCaseTable)[0][2] == "Dr. House, 2026-01-31")
+    panel.idle()
+    assert ui.fedCohortLabel.text.startswith("In use: 1 to train on, 0 to score on.")
+    saved = slicer.mrmlScene.GetFirstNodeByName("FedSegSlicer")
+    kept = " ".join(saved.GetParameter(name) for name in saved.GetParameterNames())
+    assert "4711" not in kept
+    assert str(tmp_path) not in kept
+
+    assert ui.fedApplyButton.toolTip == "These settings are in use."
+    ui.fedHoursCheckBox.setChecked(True)
+    ui.fedCoresSpinBox.setValue(1)
+    ui.fedApplyButton.click()
+    wait_until(lambda: panel.logic.facts.member["hours"] == "19:00-07:00")
+    panel.idle()
+    assert panel.logic.facts.member["cores_free"] == 1
+    ui.fedPauseButton.click()
+    wait_until(lambda: ui.fedPauseButton.text == "Resume")
+    assert "Paused" in ui.fedStateLabel.text
+    panel.idle()
+    panel.picture(pictures / "federation-5-paused.png")
+    ui.fedJournalCollapsibleButton.collapsed = False
+    wait_until(lambda: panel.logic.journal is not None)
+    panel.idle()
+    assert panel.rows(ui.fedJournalTable) == [["", "Nothing has left this computer."]]
+    ui.fedLeftCheckBox.setChecked(False)
+    told = [row[1].split(":")[0] for row in panel.rows(ui.fedJournalTable)]
+    assert told[:3] == ["control", "consent given", "case added"]
+    assert ui.fedJournalLabel.text == "The journal is whole: 5 entries."
+    panel.picture(pictures / "federation-6-journal.png")
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *_args, **_named: True)
+    ui.fedCaseTable.selectRow(0)
+    ui.fedRemoveButton.click()
+    wait_until(lambda: ui.fedCaseTable.rowCount == 0)
+    panel.idle()
+    ui.fedLeaveButton.click()
+    wait_until(lambda: panel.logic.facts.state == "left")
+    panel.idle()
+    assert ui.fedRunButton.toolTip == "The site has left the federation."
+    assert not ui.fedRunButton.enabled
+    keep_pictures(pictures)
+
+
+def test_rounds_as_table_and_plots_of_slicer(open_panel, tmp_path):
+    panel = open_panel(tmp_path / "nowhere")
+    rounds = [
+        {"round_number": n, "rounds": 3, "loss": loss, "dice": dice}
+        for n, loss, dice in ((1, 0.9, {}), (2, 0.5, {"liver": 0.25}), (3, 0.25, {"liver": 0.75, "spleen": 0.5}))
+    ]
+    training = panel.tab.training
+    training._showRounds(rounds)
+    assert panel.rows(panel.ui.fedRoundTable) == [
+        ["3 of 3", "0.250", "0.750", "0.500"],
+        ["2 of 3", "0.500", "0.250", "–"],
+        ["1 of 3", "0.900", "–", "–"],
+    ]
+    training.plots.show(rounds)
+    table = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLTableNode")
+    assert [table.GetColumnName(n) for n in range(4)] == ["Round", "Loss", "Dice, liver", "Dice, spleen"]
+    assert table.GetTable().GetValueByName(2, "Dice, liver").ToDouble() == 0.75
+    assert math.isnan(table.GetTable().GetValueByName(0, "Dice, liver").ToDouble())
+    chart = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode")
+    assert chart.GetNumberOfPlotSeriesNodes() == 3
+    assert not chart.GetSaveWithScene()
+    training.plots.update([*rounds, {"round_number": 4, "rounds": 4, "loss": 0.1, "dice": {"liver": 0.8}}])
+    assert table.GetNumberOfRows() == 4
+    slicer.mrmlScene.Clear(False)
+    training.plots.show(rounds)  # a scene that was closed takes the plots with it; they are made anew
+    assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode").GetNumberOfPlotSeriesNodes() == 3
+
+
+class Stopped:
+    """What CloseQuestion knows of the logic."""
+
+    def __init__(self, running):
+        self.facts = SiteFacts("connected", "", "", "", running, 0, 0, 0.0, 0, None, {})
+        self.stops = []
+
+    def stop(self, on_done):
+        self.stops.append(on_done)
+
+
+@pytest.mark.parametrize(
+    ("running", "answer", "closes", "asked"),
+    [(False, "stay", True, 0), (True, "go on", True, 1), (True, "stay", False, 1), (True, "stop", False, 1)],
+)
+def test_closing_slicer_asks_whether_training_goes_on(running, answer, closes, asked):
+    window = QtWidgets.QMainWindow()
+    window.setObjectName("qSlicerMainWindow")
+    window.show()
+    asks = []
+    logic = Stopped(running)
+    question = CloseQuestion(logic, lambda: asks.append(1) or answer)
+    assert window.close() is closes
+    assert len(asks) == asked
+    if answer == "stop":
+        assert window.isVisible()
+        (done,) = logic.stops
+        done()
+        assert not window.isVisible()
+        assert len(asks) == 1
+    question.cleanup()
+    window.setObjectName("closed")
+    window.deleteLater()

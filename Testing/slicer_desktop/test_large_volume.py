@@ -1,0 +1,92 @@
+"""A result as large as a chest and abdomen CT is brought into the scene without a long step on the GUI thread."""
+
+import time
+
+import numpy as np
+import pytest
+import slicer
+from FedSegSlicerLib.ResultImport import ResultImport
+from FedSegSlicerLib.ResultPlace import VolumePlace
+from FedSegSlicerLib.SegmentationResult import findResult
+from FedSegSlicerLib.VolumeExchange import VolumeExchange
+from FedSegSlicerLib.WorkerProcess import EventLoop
+
+from FedSegCore.common.progress import Progress
+from FedSegCore.phantoms.torso import TORSO_CONTRACT
+from FedSegCore.volumes.display_pieces import write_pieces
+from FedSegCore.volumes.volume import Grid, Volume
+
+pytestmark = pytest.mark.slicer
+
+SHAPE = (240, 480, 480)
+LONGEST_SECONDS = 0.1
+"""How long the GUI thread may compute in one go; on a machine on which copying the label map once (about 0.02 s) takes
+more than a fifth of that, five such copies."""
+
+
+class MeteredLoop(EventLoop):
+    """A loop that notes how long each call kept this thread computing, whoever else wanted the processor."""
+
+    def __init__(self):
+        super().__init__()
+        self.busy = []
+
+    def callLater(self, milliseconds, function):
+        def metered():
+            start = time.thread_time()
+            function()
+            self.busy.append(time.thread_time() - start)
+
+        super().callLater(milliseconds, metered)
+
+
+def five_organs():
+    k, j, i = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    labels = np.zeros(SHAPE, np.uint8)
+    for value, (center, radii) in enumerate(
+        [((120, 240, 160), (80, 150, 150)), ((100, 300, 350), (40, 40, 60)), ((140, 200, 400), (30, 35, 35)),
+         ((60, 120, 380), (50, 60, 60)), ((120, 240, 160), (12, 12, 12))], start=1
+    ):  # fmt: skip
+        inside = sum(((axis - c) / r) ** 2 for axis, c, r in zip((k, j, i), center, radii, strict=True)) < 1
+        labels[inside] = value
+    return labels
+
+
+@pytest.fixture
+def limit():
+    block = np.ones(SHAPE, np.uint8)
+    start = time.thread_time()
+    block.copy()
+    return max(LONGEST_SECONDS, 5 * (time.thread_time() - start))
+
+
+def test_no_step_of_bringing_in_a_large_result_is_long(limit, tmp_path):
+    labels = five_organs()
+    volume = slicer.util.addVolumeFromArray(np.zeros(SHAPE, np.int16))
+    described = write_pieces(Volume(labels[None], Grid(SHAPE)), TORSO_CONTRACT.labels, tmp_path, Progress())
+    loop, done, problems = MeteredLoop(), [], []
+    start = time.thread_time()
+    brought = ResultImport(loop.callLater, volume, VolumePlace(volume), tmp_path,
+                           {"pieces": described, "release": "tiny-CT-v1"}, done.append, problems.append)  # fmt: skip
+    loop.busy.append(time.thread_time() - start)
+    assert loop.runUntil(lambda: done or problems, 60), problems
+    assert max(loop.busy) < limit
+    assert brought.longestSeconds > 0
+    node = findResult(volume)
+    assert node.GetSegmentation().GetNumberOfSegments() == 5
+    found = slicer.util.arrayFromSegmentBinaryLabelmap(node, "Segment_2", volume)
+    np.testing.assert_array_equal(found > 0, labels == 2)
+
+
+@pytest.mark.parametrize("shape", [(700, 256, 256), (240, 480, 480)])
+def test_handing_over_a_large_volume_is_short_too(limit, shape):
+    volume = slicer.util.addVolumeFromArray(np.zeros(shape, np.int16))
+    loop, done = MeteredLoop(), []
+    exchange = VolumeExchange(loop.callLater)
+    start = time.thread_time()
+    exchange.export(volume, done.append, done.append)
+    loop.busy.append(time.thread_time() - start)
+    assert loop.runUntil(lambda: done, 60)
+    assert max(loop.busy) < limit
+    assert done[0].stat().st_size > 2 * np.prod(shape)
+    exchange.clear()

@@ -1,0 +1,185 @@
+"""What the Segment tab shows of results, through its real .ui, with the real worker: one click, Undo, doubts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import qt
+import slicer
+from FedSegSlicerLib.Errors import UserError
+from FedSegSlicerLib.SegmentationResult import findResult
+from FedSegSlicerLib.SegmentLogic import State
+from panel_helpers import Ticks, check_nothing_is_clipped, outcome_to_check, table_of
+from scene_helpers import keep_pictures, load_volume, wait_until
+
+pytestmark = pytest.mark.slicer
+
+
+def test_one_click_from_volume_to_result_and_the_panel_stays_alive(open_panel, patients):
+    """While a segmentation runs, the event loop ticks; no step holds it up for long."""
+    volume = load_volume(patients["CT"], "CT abdomen")
+    panel = open_panel()
+    ui = panel.ui
+    assert not ui.segmentButton.enabled
+    assert ui.segmentButton.toolTip
+    panel.ready()
+    assert panel.parameters.inputVolume is volume
+    assert ui.modalityLabel.text.startswith("CT, ")
+    assert [ui.releaseComboBox.itemText(n) for n in range(ui.releaseComboBox.count)] == [
+        "tiny-CT, version 2", "tiny-CT, version 1"]  # fmt: skip
+    assert ui.releaseComboBox.currentIndex == 0
+    assert "liver" in ui.releaseLabel.text
+    for words in ("tiny-CT-v2", "federation tests (fedavg)", "Signed by ", "No scores."):
+        assert words in ui.releaseComboBox.toolTip
+    ticks = Ticks(10)
+    stages = []
+    panel.logic.progressed.connect(lambda progress: stages.append(ui.progressLabel.text))
+    ticks.begin()
+    ui.segmentButton.click()
+    assert (ui.segmentButton.text, ui.segmentButton.enabled) == ("Cancel", True)
+    assert ui.progressBar.isVisible()
+    assert not ui.inputSelector.enabled
+    wait_until(lambda: panel.logic.state is State.IDLE)
+    ticks.end()
+    assert len(ticks.gaps) > 20
+    assert np.median(ticks.gaps) < 0.1
+    assert max(ticks.busy) < 0.1
+    assert len(set(stages)) > 2
+    assert ui.segmentButton.text == "Segment"
+    assert not ui.progressBar.isVisible()
+    assert ui.resultCollapsibleButton.isVisible()
+    names = [name.split("  ")[0] for name, _ in table_of(ui)]
+    assert names == ["Liver", "Right kidney", "Left kidney", "Spleen", "Lesion"]
+    assert "tiny-CT-v2" in ui.resultLabel.text
+    panel.widget.exit()
+    panel.widget.enter()
+    assert ui.resultCollapsibleButton.isVisible()  # still there after a look at another module
+    node = findResult(volume)
+    wait_until(lambda: node.GetDisplayNode().GetVisibility3D() and node.GetSegmentation().ContainsRepresentation(
+        "Closed surface"))  # fmt: skip
+
+
+def test_undo_and_redo_of_a_second_run_and_undo_of_the_first(open_panel, patients):
+    volume = load_volume(patients["CT"], "CT abdomen")
+    panel = open_panel()
+    panel.ready()
+    panel.ui.segmentButton.click()
+    panel.idle()
+    node = findResult(volume)
+    first = node.GetSegmentation()
+    first.GetSegment("Segment_1").SetName("Leber")
+    assert (panel.ui.undoButton.text, panel.ui.undoButton.enabled) == ("Undo", True)
+    panel.ui.segmentButton.click()
+    assert not panel.ui.undoButton.enabled
+    panel.idle()
+    assert table_of(panel.ui)[0][0].startswith("Leber")
+    panel.ui.undoButton.click()
+    assert node.GetSegmentation() is first
+    assert panel.ui.undoButton.text == "Redo"
+    assert not panel.ui.resultTable.isEnabled()
+    panel.ui.undoButton.click()
+    assert node.GetSegmentation() is not first
+    assert panel.ui.undoButton.text == "Undo"
+    slicer.mrmlScene.RemoveNode(node)
+    panel.ui.segmentButton.click()
+    panel.idle()
+    panel.ui.undoButton.click()
+    assert findResult(volume) is None
+    assert not panel.ui.resultCollapsibleButton.isVisible()
+
+
+def test_several_volumes_are_marked_segmented_and_told(open_panel, patients):
+    first, second = load_volume(patients["CT"], "first"), load_volume(patients["CT"], "second")
+    slicer.util.addVolumeFromArray(np.ones((4, 5, 6), np.int16), name="flat")
+    panel = open_panel()
+    panel.ready()
+    ui = panel.ui
+    ui.queueCollapsibleButton.collapsed = False
+    rows = lambda: [ui.queueTable.item(n, 0).text() for n in range(ui.queueTable.rowCount)]  # noqa: E731
+    assert rows() == ["first", "second", "flat"]
+    assert (ui.queueButton.text, ui.queueButton.enabled) == ("Segment 3 volumes", True)
+    ui.queueTable.item(0, 0).setCheckState(qt.Qt.Unchecked)
+    assert ui.queueButton.text == "Segment 2 volumes"
+    ui.queueButton.click()
+    assert rows() == ["second", "flat"]
+    assert ui.queueButton.text == "Cancel all"
+    wait_until(lambda: not panel.widget.segmentTab.queue.queue.isRunning)
+    assert findResult(first) is None
+    assert findResult(second) is not None
+    states = [ui.queueTable.item(n, 1).text() for n in range(2)]
+    assert states[0].startswith("done")
+    assert "same value" in states[1]
+    assert ui.queueTable.item(1, 1).toolTip()
+    assert not ui.resultCollapsibleButton.isVisible()  # the volume chosen above was not among them
+
+
+def test_what_to_check_is_marked_with_its_reason(open_panel, patients):
+    volume = load_volume(patients["CT"])
+    panel = open_panel()
+    panel.ready()
+    outcome = outcome_to_check(volume)
+    panel.widget.segmentTab.result.show(outcome, volume)
+    assert [name for name, _ in table_of(panel.ui)] == ["Liver", "Spleen  \u26a0"]
+    assert panel.ui.resultTable.item(0, 2).text() == "61"
+    assert panel.ui.resultTable.horizontalHeaderItem(2).text() == "Mean (HU)"
+    assert "<b>spleen</b>: not found" in panel.ui.checkLabel.text
+    assert "liver" not in panel.ui.checkLabel.text
+    assert panel.ui.resultTable.item(1, 0).toolTip().startswith("Please check: not found")
+    assert outcome.notes[0] in panel.ui.resultLabel.text
+    unlike = "this image looks unlike those the model was trained on, so the whole result needs a look"
+    panel.widget.segmentTab.result.show(replace(outcome, rows=outcome.rows[:1], checks=(unlike,)), volume)
+    assert panel.ui.checkLabel.isVisible()
+    assert f"<b>Everything</b>: {unlike}." in panel.ui.checkLabel.text
+    panel.widget.segmentTab.result.show(replace(outcome, rows=outcome.rows[:1], intensityUnit=""), volume)
+    assert not panel.ui.checkLabel.isVisible()
+    assert panel.ui.resultTable.horizontalHeaderItem(2).text() == "Mean"
+
+
+def test_another_volume_clears_the_former_result(open_panel, patients):
+    first = load_volume(patients["CT"], "first")
+    second = load_volume(patients["MR"], "second")
+    panel = open_panel()
+    panel.ui.inputSelector.setCurrentNode(first)
+    panel.ready()
+    panel.ui.segmentButton.click()
+    panel.idle()
+    assert panel.ui.resultCollapsibleButton.isVisible()
+    panel.ui.inputSelector.setCurrentNode(second)
+    assert not panel.ui.resultCollapsibleButton.isVisible()
+    assert not panel.ui.segmentButton.enabled
+    panel.ui.modalityComboBox.currentIndex = 2
+    panel.ready()
+    assert panel.ui.releaseComboBox.currentText == "tiny-MR, version 1"
+
+
+@pytest.mark.parametrize("width", [340, 420])
+def test_pictures_of_every_state_have_no_clipped_text(open_panel, patients, tmp_path, width):
+    panel = open_panel()
+    panel.widget.parent._qt_object.resize(width, 900)
+
+    def picture(name):
+        check_nothing_is_clipped(panel)
+        panel.picture(tmp_path / f"segment-tab-{name}-{width}.png")
+
+    picture("empty")
+    volume = load_volume(patients["CT"], "CT abdomen")
+    panel.ui.inputSelector.setCurrentNode(volume)
+    panel.ready()
+    picture("ready")
+    panel.ui.releaseComboBox.currentIndex = 1
+    panel.ui.segmentButton.click()
+    wait_until(lambda: panel.ui.progressBar.value > 150)
+    picture("running")
+    panel.idle()
+    picture("result")
+    panel.widget.segmentTab.result.show(outcome_to_check(volume), volume)
+    picture("please-check")
+    panel.ui.queueCollapsibleButton.collapsed = False
+    picture("several")
+    panel.ui.queueCollapsibleButton.collapsed = True
+    panel.logic.failed.emit(
+        UserError("device.memory", "The graphics card has too little memory for this image, even in small pieces.",
+                  "Compute on the processor, or close other programs that use the graphics card.")
+    )  # fmt: skip
+    picture("error")
+    keep_pictures(tmp_path)

@@ -1,0 +1,184 @@
+"""First use through the real .ui: no runtime, installing from a folder of wheels, cancel, problems, update, remove."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import qt
+import slicer
+from FedSegSlicerLib import VERSION, RuntimeLocator
+from FedSegSlicerLib.RuntimeInstaller import RuntimeState, shippedSource
+from FedSegSlicerLib.Settings import RUNTIME, RUNTIME_FOLDER, RUNTIME_PROXY, readSetting, writeSetting
+from FedSegSlicerLib.WorkerSession import versionProblem
+from panel_helpers import Panel, Ticks, check_nothing_is_clipped
+from scene_helpers import keep_pictures, wait_until
+
+pytestmark = pytest.mark.slicer
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def wheels(tmp_path):
+    """Return a folder with one small wheel, written by hand."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    files = {f"tinyone/part{number}.py": "value = 1\n" for number in range(1500)}
+    files["tinyone/__init__.py"] = "value = 1\n"
+    files["tinyone-1.0.dist-info/METADATA"] = "Metadata-Version: 2.1\nName: tinyone\nVersion: 1.0\n"
+    files["tinyone-1.0.dist-info/WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files["tinyone-1.0.dist-info/RECORD"] = "".join(f"{name},,\n" for name in files)
+    with zipfile.ZipFile(folder / "tinyone-1.0-py3-none-any.whl", "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return folder
+
+
+@pytest.fixture
+def open_without(tmp_path, monkeypatch, wheels):
+    """Open the module where no runtime is found; it installs the small wheel."""
+    panels = []
+    monkeypatch.delenv("FEDSEG_RUNTIME", raising=False)
+    monkeypatch.setattr(RuntimeLocator.RuntimeLocator, "_usualPlaces", lambda self: iter([self.installFolder()]))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *_args, **_more: True)
+
+    def open_():
+        writeSetting(RUNTIME_FOLDER, str(tmp_path / "runtime"))
+        writeSetting(RUNTIME, "")
+        panel = Panel()
+        panels.append(panel)
+        panel.widget.parent._qt_object.resize(420, 1000)  # Slicer scrolls the module panel
+        panel.runtime = panel.widget.runtimePanel
+        panel.runtime.installer.extraOrder = {"requirements": ["tinyone"], "imports": ["tinyone", "FedSegCore"]}
+        settle(panel)
+        panel.ui.runtimeWheelsEdit.currentPath = str(wheels)
+        settle(panel)
+        return panel
+
+    yield open_
+    for panel in panels:
+        panel.widget.cleanup()
+        panel.widget.parent._qt_object.deleteLater()
+
+
+def settle(panel):
+    wait_until(lambda: not panel.runtime.installer.state.isBusy)
+
+
+def test_first_use_with_pictures(open_without, tmp_path):
+    panel = open_without()
+    ui, installer = panel.ui, panel.runtime.installer
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    assert ui.runtimeFrame.isVisible()
+    assert "not installed yet" in ui.runtimeTitleLabel.text
+    assert "Nothing to download." in ui.runtimePlanLabel.text
+    assert str(tmp_path / "runtime") in ui.runtimePlanLabel.text
+    assert (ui.runtimeInstallButton.text, ui.runtimeInstallButton.enabled) == ("Install", True)
+    assert not ui.runtimeRemoveButton.enabled
+    assert ui.runtimeRemoveButton.toolTip == "The module has not installed a runtime."
+    slicer.app.processEvents()  # the layout follows what is shown since just now
+    panel.picture(pictures / "runtime-absent.png")
+    check_nothing_is_clipped(panel)
+    ticks = Ticks(20)
+    ticks.begin()
+    ui.runtimeInstallButton.click()
+    wait_until(lambda: "Unpacking" in ui.runtimeProgressLabel.text)
+    assert ui.runtimeInstallButton.text == "Cancel"
+    panel.picture(pictures / "runtime-installing.png")
+    settle(panel)
+    ticks.end()
+    assert max(ticks.busy) < 0.1
+    assert (installer.state, installer.problem) == (RuntimeState.READY, None)
+    assert not ui.runtimeFrame.isVisible()
+    assert ui.runtimeInfoLabel.text == f"Installed: version {VERSION}, PyTorch –, computes on cpu."
+    command = panel.logic.session.locator.arguments()
+    assert command[1].startswith(str(tmp_path / "runtime"))
+    ui.runtimeCheckButton.click()
+    settle(panel)
+    assert (installer.state, ui.runtimeTitleLabel.text) == (RuntimeState.READY, "FedSegSlicer's runtime is ready.")
+    ui.runtimeRepairButton.click()
+    settle(panel)
+    assert (ui.runtimeFrame.isVisible(), ui.runtimeInstallButton.text) == (True, "Repair")
+    panel.picture(pictures / "runtime-repair.png")
+    ui.runtimeCloseButton.click()
+    settle(panel)
+    assert not ui.runtimeFrame.isVisible()
+    ui.runtimeRemoveButton.click()
+    settle(panel)
+    wait_until(lambda: installer.state is RuntimeState.ABSENT and installer.plan is not None)
+    assert ui.runtimeFrame.isVisible()
+    assert not (tmp_path / "runtime").exists()
+    keep_pictures(pictures)
+
+
+def test_cancelled_and_failed_installations_say_so(open_without, tmp_path, wheels):
+    panel = open_without()
+    ui, installer = panel.ui, panel.runtime.installer
+    ui.runtimeInstallButton.click()
+    wait_until(lambda: "Unpacking" in ui.runtimeProgressLabel.text)
+    ui.runtimeInstallButton.click()
+    assert not ui.runtimeInstallButton.enabled
+    settle(panel)
+    assert (installer.state, installer.problem) == (RuntimeState.ABSENT, None)
+    assert list((tmp_path / "runtime").glob("*-[0-9]*")) == []
+    (wheels / "tinyone-1.0-py3-none-any.whl").write_bytes(b"PK no wheel")
+    ui.runtimeInstallButton.click()
+    settle(panel)
+    assert ui.runtimeMessageLabel.isVisible()
+    assert "runtime.broken-package" in ui.runtimeMessageLabel.text
+    assert "copy the one that the log names again" in ui.runtimeMessageLabel.text
+    assert ui.runtimeLogButton.isVisible()
+    assert "tinyone" in installer.logText(panel.runtime.options())
+    picture = tmp_path / "pictures"
+    picture.mkdir()
+    panel.picture(picture / "runtime-problem.png")
+    keep_pictures(picture)
+    with (wheels / "huge-1.0-py3-none-any.whl").open("wb") as file:
+        file.truncate(2**43)
+    panel.runtime._look()
+    settle(panel)
+    assert not ui.runtimeInstallButton.enabled
+    assert "not enough room" in ui.runtimeInstallButton.toolTip
+
+
+def test_a_runtime_of_another_version_is_told_with_its_remedy(open_without, tmp_path):
+    panel = open_without()
+    ui, installer = panel.ui, panel.runtime.installer
+    ui.runtimeInstallButton.click()
+    settle(panel)
+    current = tmp_path / "runtime" / "current.json"
+    current.write_text(current.read_text().replace(f'"version": "{VERSION}"', '"version": "0.0.9"'))
+    panel.runtime.refresh()
+    settle(panel)
+    assert installer.state is RuntimeState.OUTDATED
+    assert f"The module is version {VERSION}, its runtime 0.0.9." in ui.runtimeMessageLabel.text
+    assert "Press Update" in ui.runtimeMessageLabel.text
+    assert ui.runtimeInstallButton.text == "Update"
+    ui.runtimeInstallButton.click()
+    settle(panel)
+    assert installer.state is RuntimeState.READY
+    panel.logic.session.started.emit(versionProblem({"protocol": 1, "version": "0.0.8"}))
+    settle(panel)
+    assert installer.state is RuntimeState.OUTDATED
+    assert "0.0.8" in ui.runtimeMessageLabel.text
+
+
+def test_a_proxys_password_is_not_kept(open_without):
+    panel = open_without()
+    for address, kept in (("http://proxy:3128", "http://proxy:3128"), ("http://me:secret@proxy:3128", "")):
+        panel.ui.runtimeProxyEdit.setText(address)
+        panel.ui.runtimeProxyEdit._qt_object.editingFinished.emit()
+        assert readSetting(RUNTIME_PROXY) == kept
+        assert panel.runtime.options().proxy == address
+    assert "secret" not in str([qt.QSettings().value(key) for key in qt.QSettings().allKeys()])
+
+
+def test_the_source_is_what_ships_else_the_checkout(tmp_path, monkeypatch):
+    from FedSegSlicerLib import RuntimeInstaller
+
+    assert shippedSource() == ROOT
+    shutil.copytree(ROOT / "FedSegSlicer" / "FedSegSlicerLib", tmp_path / "FedSegSlicerLib")
+    monkeypatch.setattr(RuntimeInstaller, "__file__", str(tmp_path / "FedSegSlicerLib" / "RuntimeInstaller.py"))
+    (tmp_path / "Resources" / "Runtime").mkdir(parents=True)
+    assert shippedSource() == tmp_path / "Resources" / "Runtime"
