@@ -17,7 +17,7 @@ import psutil
 import pytest
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from hostile_member import HostileMember
-from tiny_deployment import CONTRACT, family, tiny_federation, tiny_policy, write_cohort
+from tiny_deployment import CONTRACT, alive, family, tiny_federation, tiny_policy, write_cohort
 
 from FedSegCore.common.errors import CancelledError, CannotDoHereError
 from FedSegCore.common.progress import Progress
@@ -369,12 +369,12 @@ def test_a_site_that_was_shut_out_says_so_and_ends(
     assert site.error.code == "site.expelled"
 
 
-def test_stopping_leaves_no_process_and_no_open_port(federation: LoopbackFederation) -> None:
+def test_stopping_leaves_no_process_and_no_open_port(federation: LoopbackFederation, wait_until: Wait) -> None:
     before = family()
     settings = federation.coordinator.settings()
     assert len(before) >= 4
     federation.stop()
-    assert [process for process in before if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
+    wait_until(lambda: not alive(before), 20.0)
     for port in (settings.fleet_port, settings.control_port):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0

@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors.torch import save_file
-from tiny_deployment import CONTRACT, tiny_federation, write_cohort
+from tiny_deployment import CONTRACT, alive, tiny_federation, write_cohort
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, FedSegError, UsageError
 from FedSegCore.common.progress import Progress
@@ -288,7 +288,7 @@ def test_stopping_a_tree_also_ends_what_does_not_listen(tmp_path: Path, wait_unt
         started = time.monotonic()
         stop_trees([root], grace_s=0.5)
     assert time.monotonic() - started < 10.0
-    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+    assert alive(family) == []
 
 
 def test_a_child_that_ends_at_once_is_given_up_and_one_that_lived_is_not() -> None:

@@ -19,6 +19,7 @@ import pytest
 from pretend_network import listener, read_request
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from tiny_deployment import alive
 
 from FedSegCore.common.errors import CannotDoHereError
 from FedSegCore.common.files import write_text
@@ -148,13 +149,10 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path, wait_until: Ca
         assert len(children) == 2
         parent.kill()
 
-    def left() -> list[psutil.Process]:
-        return [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-
     try:
-        wait_until(lambda: not left(), 20.0)
+        wait_until(lambda: not alive(children), 20.0)
     finally:
-        for process in left():
+        for process in alive(children):
             process.kill()
 
 

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
 import pytest
-from tiny_deployment import write_cohort
+from tiny_deployment import alive, family, write_cohort
 
 from FedSegCore.federation.process_group import child_environment, free_ports
 from FedSegCore.federation.site.keys import public_key_fingerprint, read_public_key
@@ -182,8 +181,8 @@ def test_a_federation_by_commands(tmp_path: Path, wait_until: Wait) -> None:
         runs = [(entry["stage"], entry["outcome"]) for entry in told["runs"]]
         assert runs == [("finished", "completed")] * 3  # one that trained, two that delivered
         _require_that_a_run_can_be_stopped(tmp_path, coordinator, environment, log, wait_until)
-        family = [child for process in served for child in psutil.Process(process.pid).children(recursive=True)]
-        assert len(family) >= 5
+        started = [child for process in served for child in family(process.pid)]
+        assert len(started) >= 5
         expelled = fedseg(tmp_path, "coordinator", "expel", coordinator, "north", "--json")
         assert json.loads(expelled.stdout.splitlines()[-1])["name"] == "north"
         assert status(tmp_path, coordinator)["sites"] == []
@@ -191,7 +190,7 @@ def test_a_federation_by_commands(tmp_path: Path, wait_until: Wait) -> None:
         for process in reversed(served):
             process.send_signal(signal.SIGINT)
             assert process.wait(30.0) == 0
-        assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        wait_until(lambda: not alive(started), 20.0)
     finally:
         for process in served:
             process.kill()

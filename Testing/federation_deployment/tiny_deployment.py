@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Listener
 from pathlib import Path
@@ -102,3 +102,8 @@ def _counts(process: psutil.Process) -> bool:
         return not own and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:  # it has just ended
         return False
+
+
+def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return those that have not ended; an app's process whose SuperExec ended first takes seconds to see it."""
+    return [process for process in processes if process.is_running() and _counts(process)]
