@@ -119,6 +119,14 @@ class FederationConfig(BaseModel):
         }
         return chosen.model_copy(update=channels)
 
+    def possible_networks(self) -> list[NetworkConfig]:
+        """Return every network that ``network_of`` can give for the modalities the federation serves, each once."""
+        networks: list[NetworkConfig] = []
+        for modality in {**DEFAULT_PREPROCESSING, **self.preprocessing}:
+            network = self.network_of(self.group_of(modality), modality)
+            networks += [network] if network not in networks else []
+        return networks
+
 
 def read_federation_config(path: Path) -> FederationConfig:
     """Read and check a federation's TOML file.

@@ -1,8 +1,8 @@
 """The Flower server app: runs the federation's loop in a folder of the coordinator.
 
 The coordinator's executor sets ``FEDSEG_RUNS`` to its folder of runs, and the run's configuration names one of them:
-``<FEDSEG_RUNS>/<run>/federation.json`` is the federation, ``pretrained.safetensors`` the weights its networks begin
-with, if it was given some; state, events and outcome are written beside them.
+``<FEDSEG_RUNS>/<run>/federation.json`` is the federation, ``initial`` holds the models its groups may begin with;
+state, events and outcome are written beside them.
 """
 
 import os
@@ -18,7 +18,7 @@ from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.delivery import deliver_plan
 from FedSegCore.federation.events import EVENTS_FILE, EventLog
-from FedSegCore.federation.initial_model import PRETRAINED_FILE, initial_model
+from FedSegCore.federation.initial_model import read_initial_model
 from FedSegCore.federation.rounds import CONFIG_FILE, FederationLoop
 from FedSegCore.federation.steady_grid import SteadyGrid
 
@@ -40,9 +40,7 @@ def main(grid: Grid, context: Context) -> None:
     if context.run_config.get(DELIVER_KEY):
         deliver_plan(steady, folder, EventLog(folder / EVENTS_FILE))
         return
-    pretrained = folder / PRETRAINED_FILE
-    make_model = partial(initial_model, pretrained=pretrained if pretrained.is_file() else None)
-    FederationLoop(steady, read_run_config(folder), folder, make_model=make_model).run()
+    FederationLoop(steady, read_run_config(folder), folder, make_model=partial(read_initial_model, folder)).run()
 
 
 def run_folder(run: str) -> Path:

@@ -11,7 +11,7 @@ from FedSegCore.common.progress import Progress
 from FedSegCore.federation.client_app import make_client_app
 from FedSegCore.federation.events import read_events
 from FedSegCore.federation.federated_run import CohortTrainer, run_in_process
-from FedSegCore.federation.initial_model import initial_model
+from FedSegCore.federation.initial_model import initial_model, write_initial_models
 from FedSegCore.federation.local_grid import LocalGrid, LocalNode
 from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.publishing import last_scores, publish_outcome
@@ -150,6 +150,7 @@ def test_flowers_server_app_runs_the_federation_of_its_run(tmp_path, monkeypatch
     folder = tmp_path / "runs" / "first"
     folder.mkdir(parents=True)
     (folder / "federation.json").write_text(config.model_dump_json())
+    write_initial_models(folder, config)
     monkeypatch.setenv("FEDSEG_RUNS", str(tmp_path / "runs"))
     nodes = {
         name: LocalNode(make_client_app(CohortTrainer(name, *site, progress=Progress())))

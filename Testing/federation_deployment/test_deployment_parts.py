@@ -26,7 +26,6 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from safetensors.torch import save_file
 from tiny_deployment import CONTRACT, alive, tiny_federation, write_cohort
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, FedSegError, UsageError
@@ -35,9 +34,8 @@ from FedSegCore.federation import flower_version
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder, CoordinatorSettings
 from FedSegCore.federation.coordinator.follow import RunFollower, write_run
-from FedSegCore.federation.initial_model import PRETRAINED_FILE, initial_model
+from FedSegCore.federation.initial_model import initial_model
 from FedSegCore.federation.log_tail import LogTail, cut_log
-from FedSegCore.federation.presets import read_preset
 from FedSegCore.federation.process_group import Restarts, stop_trees
 from FedSegCore.federation.site.cohort_file import load_cohort, read_cohort_file
 from FedSegCore.federation.site.folder import SiteFolder
@@ -55,8 +53,6 @@ from FedSegCore.federation.site.trainer_wire import (
 )
 from FedSegCore.federation.tasks import training_task
 from FedSegCore.learning.results import CaseScore, RoundRequest, RoundResult
-from FedSegCore.networks.config import NetworkConfig
-from FedSegCore.networks.registry import build_network
 from FedSegCore.volumes.preprocessing import Preprocessing
 
 Wait = Callable[..., None]
@@ -349,20 +345,6 @@ def test_progress_of_a_run_is_the_mean_of_its_groups(coordinator: CoordinatorFol
     assert told[-1] == (pytest.approx(0.375), "MR started.")
     with pytest.raises(UsageError):
         write_run(coordinator, "../escape", tiny_federation())
-
-
-def test_pretrained_weights_lie_in_the_runs_folder_or_the_run_is_not_made(
-    coordinator: CoordinatorFolder, tmp_path: Path
-) -> None:
-    network = build_network(NetworkConfig(name="flames_densenet_unet", dimensions=2))
-    weights = {f"features.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
-    file = tmp_path / "densenet121.safetensors"
-    save_file(weights, file)
-    run_folder = write_run(coordinator, "begun", read_preset("flames"), file)
-    assert (run_folder / PRETRAINED_FILE).read_bytes() == file.read_bytes()
-    with pytest.raises(BadInputError, match="begins with DenseNet-121"):
-        write_run(coordinator, "unused", read_preset("fedgin"), file)
-    assert not (coordinator.runs / "unused").exists()
 
 
 def test_sending_a_frame_never_pickles() -> None:

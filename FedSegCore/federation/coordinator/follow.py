@@ -13,9 +13,9 @@ from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 from FedSegCore.federation.coordinator.runs import NOT_RUNNING, REFUSED, ControlClient
 from FedSegCore.federation.events import EVENTS_FILE
-from FedSegCore.federation.initial_model import PRETRAINED_FILE, check_pretrained
+from FedSegCore.federation.initial_model import check_pretrained, write_initial_models
 from FedSegCore.federation.log_tail import LogTail
-from FedSegCore.federation.private_files import private_folder, write_private
+from FedSegCore.federation.private_files import private_folder
 
 _POLL_S = 0.5
 _OUTAGE_S = 60.0
@@ -34,7 +34,7 @@ def checked_run_name(name: str) -> str:
 
 
 def write_run(folder: CoordinatorFolder, name: str, config: FederationConfig, pretrained: Path | None = None) -> Path:
-    """Make ``runs/<name>`` with the federation's configuration, where the server app looks for it, and return it.
+    """Make ``runs/<name>`` with the federation's configuration and first models for the server app, and return it.
 
     Args:
         folder: the coordinator's.
@@ -44,14 +44,14 @@ def write_run(folder: CoordinatorFolder, name: str, config: FederationConfig, pr
 
     Raises:
         UsageError: ``run.name``.
-        BadInputError: ``network.pretrained``, ``network.pretrained-unused``.
+        BadInputError: ``network.*``.
+        CannotDoHereError: ``federation.disk``.
     """
     checked_run_name(name)
     if pretrained is not None:
         check_pretrained(config, pretrained)
     run_folder = private_folder(folder.runs / name)
-    if pretrained is not None:
-        write_private(run_folder / PRETRAINED_FILE, pretrained.read_bytes())
+    write_initial_models(run_folder, config, pretrained)
     write_text(run_folder / "federation.json", config.model_dump_json(indent=2) + "\n", private=True)
     return run_folder
 
