@@ -73,7 +73,7 @@ def run_stock_server_app() -> None:
 
     from flwr.superlink.cli import flwr_serverapp
 
-    from FedSegCore.federation.superexec import task_arguments
+    from FedSegCore.federation.superexec import begin, task_arguments
 
     runtime = importlib.import_module("flwr.superlink.runtime.run_serverapp")
     runtime.install_from_fab = _unpack_server
@@ -81,6 +81,7 @@ def run_stock_server_app() -> None:
     arguments = task_arguments()
     sys.argv = ["flwr-serverapp", "--runtime-api-address", arguments.runtime_api_address, "--token", arguments.token]
     sys.argv += ["--root-certificates", str(arguments.root_certificates)]
+    begin(arguments)
     flwr_serverapp()
 
 
