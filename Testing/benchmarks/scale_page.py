@@ -79,7 +79,8 @@ between a model of this size and a sixteenth of it, so names, rows and events, w
 sites but not with the model, are not in it. Neither is what Flower needs to put a message together: up to three times
 the message for a moment. At full precision an answer counts one model instead of a half. The personal models of FLAMES
 and the updates that the robust rules compare lie on disk, and so does, on a real grid, what SuperLink has yet to
-deliver; rules of Flower itself (`flower`) need all updates in memory and do not scale so.
+deliver. Robust rules read them in pieces of 32 MB, here of as much less as the model is smaller than the default
+network. Rules of Flower itself (`flower`) need all updates in memory and do not scale so.
 
 ## What travels
 
