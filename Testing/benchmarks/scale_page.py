@@ -82,6 +82,10 @@ and the updates that the robust rules compare lie on disk, and so does, on a rea
 deliver. Robust rules read them in pieces of 32 MB, here of as much less as the model is smaller than the default
 network. Rules of Flower itself (`flower`) need all updates in memory and do not scale so.
 
+With a thousand sites the lists of them take more memory than the small model's arrays, so that part of a model is
+missing in the slope. The median costs a site more where there are more of them: its pieces become thinner, and each is
+read from every site's file.
+
 ## What travels
 
 {forms}
