@@ -35,7 +35,7 @@ if torch is not None and hasattr(torch, "cuda"):
         devices.append(torch.cuda.get_device_name(0))
     if torch.backends.mps.is_available():
         devices.append("Apple graphics")
-print("told:" + json.dumps({"torch": getattr(torch, "__version__", ""), "devices": devices}))
+sys.stdout.write("told:" + json.dumps({"torch": getattr(torch, "__version__", ""), "devices": devices}) + "\\n")
 """
 
 

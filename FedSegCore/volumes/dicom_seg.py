@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from FedSegCore import __version__
-from FedSegCore.common.errors import BadInputError, CannotDoHereError
+from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.files import whole_file
 from FedSegCore.volumes.dicom import series_files
 from FedSegCore.volumes.labels import CodedTerm, Label
 from FedSegCore.volumes.volume import Grid, Volume
+from FedSegCore.volumes.writing import unwritable
 
 SUFFIX = ".dcm"
 _SERIES_NUMBER = 9100
@@ -75,11 +76,7 @@ def write_dicom_seg(
         with whole_file(path) as beside:
             made.save_as(str(beside))
     except OSError as error:
-        raise CannotDoHereError(
-            "file.unwritable",
-            "The result cannot be written there.",
-            "Check that the folder exists, that you may write in it, and that the disk is not full.",
-        ) from error
+        raise unwritable() from error
 
 
 def _in_order(sources: Sequence[Any], grid: Grid) -> list[Any]:

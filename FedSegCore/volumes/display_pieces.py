@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from FedSegCore.common.errors import CannotDoHereError
 from FedSegCore.common.progress import Progress
 from FedSegCore.volumes.labels import Label
 from FedSegCore.volumes.segmentation_file import segment_id, terminology_entry
 from FedSegCore.volumes.surfaces import Surface, surface_of
 from FedSegCore.volumes.volume import Volume
+from FedSegCore.volumes.writing import unwritable
 
 _Box = tuple[slice, slice, slice]
 
@@ -54,11 +54,7 @@ def write_pieces(labels: Volume, shown: Sequence[Label], folder: Path, progress:
             np.save(folder / "labels.npy", np.ascontiguousarray(array[whole], np.uint8))
             found = {"file": "labels.npy", "start": [part.start for part in reversed(whole)]}
     except OSError as error:
-        raise CannotDoHereError(
-            "file.unwritable",
-            "The result cannot be written there.",
-            "Check that the folder exists, that you may write in it, and that the disk is not full.",
-        ) from error
+        raise unwritable() from error
     return {"labels": found, "segments": segments}
 
 

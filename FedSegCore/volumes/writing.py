@@ -43,8 +43,13 @@ def write_volume(
         with whole_file(path) as beside:
             sitk.WriteImage(image, str(beside), useCompression=compressed and not path.name.lower().endswith(".nii"))
     except (RuntimeError, OSError) as error:
-        raise CannotDoHereError(
-            "file.unwritable",
-            "The result cannot be written there.",
-            "Check that the folder exists, that you may write in it, and that the disk is not full.",
-        ) from error
+        raise unwritable() from error
+
+
+def unwritable() -> CannotDoHereError:
+    """Return the error that says that a result cannot be written where it should be."""
+    return CannotDoHereError(
+        "file.unwritable",
+        "The result cannot be written there.",
+        "Check that the folder exists, that you may write in it, and that the disk is not full.",
+    )

@@ -126,20 +126,24 @@ def outcome_to_check(volume):
     return Outcome(node, rows, "tiny-CT-v2", "CT", "cpu", 3.0, (note,), "HU")
 
 
-def check_nothing_is_clipped(panel):
-    """Every visible text has the room it needs."""
+def check_texts(top):
+    """Every visible label and button below ``top`` has the room that its text needs."""
     from PySide6 import QtWidgets
 
     slicer.app.processEvents()
-    top = panel.widget.parent._qt_object
     for label in top.findChildren(QtWidgets.QLabel):
         if label.isVisible() and label.text():
             needed = label.heightForWidth(label.width()) if label.wordWrap() else label.sizeHint().height()
             assert label.height() >= needed, label.objectName()
             assert label.wordWrap() or label.width() >= label.sizeHint().width(), label.objectName()
-    for button in top.findChildren(QtWidgets.QPushButton):
-        if button.isVisible():
-            assert button.width() >= button.sizeHint().width()
+    for button in top.findChildren(QtWidgets.QAbstractButton):
+        if button.isVisible() and (button.text() or isinstance(button, QtWidgets.QPushButton)):
+            assert button.width() >= button.sizeHint().width(), button.objectName()
+
+
+def check_nothing_is_clipped(panel):
+    """Every visible text has the room it needs, and so has the table of the result."""
+    check_texts(panel.widget.parent._qt_object)
     table = panel.ui.resultTable
     if table.isVisible():
         assert not table._qt_object.verticalScrollBar().isVisible()

@@ -2,9 +2,8 @@
 
 import numpy as np
 import qt
-import slicer
 from FedSegSlicerLib.SeeLogic import SeeState
-from FedSegSlicerLib.WorkerSession import WorkerSession
+from panel_helpers import check_texts
 from scene_helpers import wait_until
 
 import FedSegSlicer as module
@@ -54,26 +53,9 @@ class Panel:
         return rows[:, : 3 * image.width()].reshape(image.height(), image.width(), 3).copy()
 
 
-class KeptSession(WorkerSession):
-    """A session whose worker outlives a panel: starting torch for every test is what would take the time."""
-
-    def close(self):
-        pass
-
-
-def check_nothing_is_clipped(panel):
-    """Every visible text has the room it needs."""
-    from PySide6 import QtWidgets
-
-    slicer.app.processEvents()
-    for label in panel.own.findChildren(QtWidgets.QLabel):
-        if label.isVisible() and label.text():
-            needed = label.heightForWidth(label.width()) if label.wordWrap() else label.sizeHint().height()
-            assert label.height() >= needed, label.objectName()
-            assert label.wordWrap() or label.width() >= label.sizeHint().width(), label.objectName()
-    for button in panel.own.findChildren(QtWidgets.QAbstractButton):
-        if button.isVisible() and button.text():
-            assert button.width() >= button.sizeHint().width(), button.objectName()
+def check_see_is_not_clipped(panel):
+    """Every visible text of the See tab has the room it needs, and so have its pictures."""
+    check_texts(panel.own)
     pictures = panel.ui.seePictureList
     if pictures.isVisible():
         assert not pictures._qt_object.verticalScrollBar().isVisible()

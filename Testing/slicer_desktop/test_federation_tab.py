@@ -1,7 +1,6 @@
 """Every state of the Federation tab, through its real .ui, with the real worker as a QProcess."""
 
 import math
-import sys
 
 import pytest
 import qt
@@ -10,27 +9,14 @@ from federation_helpers_desktop import FederationPanel, make_invitation
 from FedSegSlicerLib.CloseQuestion import CloseQuestion
 from FedSegSlicerLib.FederationTypes import SiteFacts
 from FedSegSlicerLib.Parameters import ModalityChoice
-from FedSegSlicerLib.QtTimer import callLater
-from FedSegSlicerLib.QtWorkerProcess import QtWorkerProcess
-from FedSegSlicerLib.RuntimeLocator import RuntimeLocator
 from FedSegSlicerLib.Settings import SITE_FOLDER, readSetting
-from FedSegSlicerLib.WorkerSession import WorkerSession
 from PySide6 import QtWidgets
 from scene_helpers import keep_pictures, wait_until
 from see_helpers import small_outline, small_scan
-from see_panel import KeptSession
 
 import FedSegSlicer as module
 
 pytestmark = pytest.mark.slicer
-
-
-@pytest.fixture(scope="module")
-def kept_session():
-    locator = RuntimeLocator(lambda: sys.executable, slicer.util.startupEnvironment)
-    session = KeptSession(locator, QtWorkerProcess, callLater)
-    yield session
-    WorkerSession.close(session)
 
 
 @pytest.fixture

@@ -1,15 +1,11 @@
 """The result as Slicer's own slice and 3-D views draw it, off screen; what is drawn is where the truth says."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import slicer
-import vtk
 from FedSegSlicerLib.SegmentationResult import undo
+from offscreen_views import offscreen_views, pixels_of, save
 from scene_helpers import bring_in, keep_pictures, load_volume
-from trame_slicer.views import DirectViewFactory, ViewLayoutDefinition
-from vtkmodules.util.numpy_support import vtk_to_numpy
+from trame_slicer.views import ViewLayoutDefinition
 
 from FedSegCore.phantoms.torso import TORSO_CONTRACT
 from FedSegCore.volumes.reading import read_label_map
@@ -20,39 +16,12 @@ pytestmark = pytest.mark.slicer
 SIDE = 480
 
 
-def pixels_of(view) -> np.ndarray:
-    """Return what a view shows as uint8 (row, column, RGB), the first row on top."""
-    view.render()
-    grabber = vtk.vtkWindowToImageFilter()
-    grabber.SetInput(view.render_window())
-    grabber.ReadFrontBufferOff()
-    grabber.Update()
-    image = grabber.GetOutput()
-    width, height, _ = image.GetDimensions()
-    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, 3)[::-1]
-
-
-def save(pixels: np.ndarray, path: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray(pixels).save(path)
-
-
 @pytest.fixture
 def views():
-    """Return an axial, a coronal and a 3-D view, which do not outlive the test: each change of the scene draws them."""
-    manager = slicer.app.core.view_manager
-    manager.register_factory(DirectViewFactory(do_render_offscreen=True))
+    """Return an axial, a coronal and a 3-D view."""
     kinds = (ViewLayoutDefinition.axial_view(), ViewLayoutDefinition.coronal_view(), ViewLayoutDefinition.threed_view())
-    views = [manager.create_view(kind) for kind in kinds]
-    for view in views:
-        view.render_window().SetSize(SIDE, SIDE)
-    yield views
-    for view in views:
-        view.set_render_blocked(True)
-        view.set_scene(None)
-        manager.remove_view(view.get_singleton_tag())
-        view.finalize()
+    with offscreen_views(kinds, SIDE) as made:
+        yield made
 
 
 def tint(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:

@@ -7,10 +7,10 @@ import pytest
 import slicer
 from FedSegSlicerLib.SampleVolumes import SampleVolumes, telling
 from FedSegSlicerLib.VolumeExchange import VolumeSnapshot
+from offscreen_views import offscreen_views, pixels_of, save
 from scene_helpers import keep_pictures
 from see_helpers import piece, small_outline, small_scan
-from test_rendering import pixels_of, save
-from trame_slicer.views import DirectViewFactory, ViewLayoutDefinition
+from trame_slicer.views import ViewLayoutDefinition
 
 pytestmark = pytest.mark.slicer
 
@@ -21,21 +21,12 @@ STORED = Path(__file__).parent / "pictures" / "gin-grid.png"
 
 @pytest.fixture
 def views():
-    """Return four axial views, which do not outlive the test: each change of the scene draws them."""
-    manager = slicer.app.core.view_manager
-    manager.register_factory(DirectViewFactory(do_render_offscreen=True))
+    """Return four axial views."""
     kinds = [ViewLayoutDefinition.axial_view() for _ in range(4)]
     for number, kind in enumerate(kinds):
         kind.singleton_tag = f"FedSegGin{number}"
-    views = [manager.create_view(kind) for kind in kinds]
-    for view in views:
-        view.render_window().SetSize(SIDE, SIDE)
-    yield views
-    for view in views:
-        view.set_render_blocked(True)
-        view.set_scene(None)
-        manager.remove_view(view.get_singleton_tag())
-        view.finalize()
+    with offscreen_views(kinds, SIDE) as made:
+        yield made
 
 
 def samples_of(volume) -> list[VolumeSnapshot]:

@@ -1,6 +1,5 @@
 """Every control and state of the See tab, through its real .ui, with the real worker as a QProcess."""
 
-import sys
 import time
 
 import numpy as np
@@ -9,29 +8,17 @@ import qt
 import slicer
 from FedSegSlicerLib.Errors import UserError
 from FedSegSlicerLib.Parameters import KernelChoice
-from FedSegSlicerLib.QtTimer import callLater
-from FedSegSlicerLib.QtWorkerProcess import QtWorkerProcess
-from FedSegSlicerLib.RuntimeLocator import RuntimeLocator
 from FedSegSlicerLib.SampleVolumes import factsOf
 from FedSegSlicerLib.SeeLogic import SeeState
 from FedSegSlicerLib.Settings import RUNTIME, SITE_FOLDER, readSetting, writeSetting
-from FedSegSlicerLib.WorkerSession import WorkerSession
 from scene_helpers import keep_pictures, neutral_paths, wait_until
 from see_helpers import BODY, make_site, small_outline, small_scan
-from see_panel import KeptSession, Panel, check_nothing_is_clipped
+from see_panel import Panel, check_see_is_not_clipped
 from see_views import LayoutManager
 
 import FedSegSlicer as module
 
 pytestmark = pytest.mark.slicer
-
-
-@pytest.fixture(scope="module")
-def kept_session():
-    locator = RuntimeLocator(lambda: sys.executable, slicer.util.startupEnvironment)
-    session = KeptSession(locator, QtWorkerProcess, callLater)
-    yield session
-    WorkerSession.close(session)
 
 
 @pytest.fixture
@@ -355,7 +342,7 @@ def test_pictures_of_every_state_have_no_clipped_text(open_panel, tmp_path):
                 slicer.app.processEvents()
                 panel.tab.refresh()
                 panel.drawn()
-            check_nothing_is_clipped(panel)
+            check_see_is_not_clipped(panel)
             with neutral_paths(panel.own):
                 assert panel.own.grab().save(str(pictures / f"see-tab-{name}-{width}.png"))
 
