@@ -3,6 +3,11 @@
 import slicer
 
 
+def _view_nodes():
+    kinds = ("vtkMRMLLayoutNode", "vtkMRMLAbstractViewNode", "vtkMRMLSliceCompositeNode")
+    return [node for kind in kinds for node in slicer.util.getNodesByClass(kind)]
+
+
 class _SliceWidget:
     def __init__(self, logic):
         self._logic = logic
@@ -17,6 +22,7 @@ class LayoutManager:
     threeDViewCount = 0
 
     def __init__(self):
+        self._before = set(_view_nodes())
         self._layouts = slicer.vtkMRMLLayoutLogic()
         self._layouts.SetMRMLScene(slicer.mrmlScene)
         self._widgets = {}
@@ -61,6 +67,9 @@ class LayoutManager:
         return [round(logic.GetSliceNode().GetSliceToRAS().GetElement(2, 3), 3) for logic in self._logics()]
 
     def close(self):
+        """Leave the scene as it was: its layout would go on hiding the views of other tests."""
         for widget in self._widgets.values():
             widget.sliceLogic().SetMRMLScene(None)
         self._layouts.SetMRMLScene(None)
+        for node in set(_view_nodes()) - self._before:
+            slicer.mrmlScene.RemoveNode(node)
