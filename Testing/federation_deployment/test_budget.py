@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from gated_site import Served, entries, only_a_code, order, train
 from hypothesis import given
 from hypothesis import strategies as st
-from test_gate_at_a_site import Served, entries, only_a_code, order, train
 from tiny_deployment import tiny_policy
 
 from FedSegCore.federation.site.budget import bytes_grown, check_hours, check_room, hours_worked

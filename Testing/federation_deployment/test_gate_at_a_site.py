@@ -7,64 +7,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message, MessageType, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.app import MessageType
+from gated_site import Served, ask, entries, only_a_code, order, train, with_privacy
 from tiny_deployment import tiny_federation, tiny_policy
 
-from FedSegCore.federation.client_app import answer
 from FedSegCore.federation.compression import lowered, raised
 from FedSegCore.federation.initial_model import initial_model
 from FedSegCore.federation.messages import RoundOrder, read_introduction, read_result, write_order, write_query
 from FedSegCore.federation.payload import payload_of
 from FedSegCore.federation.site.folder import SiteFolder
-from FedSegCore.federation.site.journal_entries import Entry, Introduced, Left, Refused
-from FedSegCore.federation.site.journal_watch import JournalWatch
-from FedSegCore.federation.site.policy import SitePolicy, write_policy
-from FedSegCore.federation.site.trainer_client import TrainerClient
+from FedSegCore.federation.site.journal_entries import Introduced, Left, Refused
+from FedSegCore.federation.site.policy import write_policy
 from FedSegCore.federation.tasks import training_task
 from FedSegCore.federation.tensors import to_record
 from FedSegCore.learning.exchange import ExchangeConfig
 from FedSegCore.learning.privacy import PrivacyRules
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the test listens on a Unix socket")
-
-Served = tuple[SiteFolder, bytes]
-
-
-def ask(site: SiteFolder, content: RecordDict, kind: str) -> RecordDict:
-    """Return what the server would get from the site's client app."""
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-    message = Message(content, 1, kind)
-    context = Context(run_id=1, node_id=1, node_config={"site": "a"}, state=RecordDict(), run_config={})
-    return answer(message, context, TrainerClient(site), JournalWatch(site.journal)).content
-
-
-def order(privacy: PrivacyRules | None = None, rounds: int = 2, **training: object) -> RecordDict:
-    config = tiny_federation()
-    config = tiny_federation(training={**config.training.model_dump(), **training})
-    task = training_task(config, "CT")
-    asked = RoundOrder(group="CT", round_number=1, rounds=rounds, seed=3, task=task, privacy=privacy or PrivacyRules())
-    return write_order(asked, to_record(initial_model(task.network, 3)))
-
-
-def train(site: SiteFolder, content: RecordDict) -> RecordDict:
-    return ask(site, content, MessageType.TRAIN)
-
-
-def entries(site: SiteFolder) -> list[Entry]:
-    assert site.journal.verify().whole
-    return [line.entry for line in site.journal.lines()]
-
-
-def only_a_code(content: RecordDict) -> str:
-    assert list(content) == ["failure"]
-    assert list(content["failure"]) == ["code"]
-    return str(content["failure"]["code"])
-
-
-def with_privacy(site: SiteFolder, **rules: object) -> None:
-    privacy = PrivacyRules.model_validate({**tiny_policy().privacy.model_dump(), **rules})
-    write_policy(site.policy_file, SitePolicy(privacy=privacy, limits=tiny_policy().limits))
 
 
 def test_what_leaves_is_what_the_journal_says(served: Served) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, RecordDict
+from gated_site import ask, entries, only_a_code, order, train
 from safetensors import numpy as safetensors
-from test_gate_at_a_site import ask, entries, only_a_code, order, train
 from tiny_deployment import serving, tiny_policy, write_cohort
 
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 from flwr.app import RecordDict
-from test_gate_at_a_site import Served, entries, only_a_code, train
+from gated_site import Served, entries, only_a_code, train
 from tiny_deployment import tiny_federation
 
 from FedSegCore.augmentation.config import AugmentationConfig, GinConfig

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from gated_site import entries, only_a_code, order, train
 from hypothesis import given
 from hypothesis import strategies as st
-from test_gate_at_a_site import entries, only_a_code, order, train
 
 from FedSegCore.common.errors import CannotDoHereError, UsageError
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import SimpleITK as sitk
-from test_gate_at_a_site import ask, entries, only_a_code, order, train
+from gated_site import ask, entries, only_a_code, order, train
 from tiny_deployment import CONTRACT, serving, tiny_federation, tiny_policy, write_cohort
 
 from FedSegCore.common.errors import CancelledError, CannotDoHereError

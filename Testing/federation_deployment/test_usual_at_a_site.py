@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from flwr.app import MessageType, RecordDict
-from test_gate_at_a_site import ask, entries, with_privacy
+from gated_site import ask, entries, with_privacy
 from tiny_deployment import serving, tiny_federation, tiny_policy, write_cohort
 
 from FedSegCore.federation.initial_model import initial_model
