@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from fault_networks import Networks
+from fault_proxy import Line
 from fault_world import World, full_disk
 
 Undo = Callable[[], None]
@@ -102,19 +104,40 @@ def sites_asleep(target: Target) -> Undo:
 
 def network_cut(target: Target) -> Undo:
     """No site reaches the coordinator: connections end, or nothing comes through any more and nobody is told."""
-    line = target.world.line
-    target.draws.choice((line.cut, line.silence))()
-    return line.mend
+    network = target.world.network
+    target.draws.choice((network.cut, network.silence))()
+    return network.mend
 
 
 def network_slow(target: Target) -> Undo:
-    """Everything between sites and coordinator takes a fifth of a second more."""
-    target.world.line.delay_s = 0.2
+    """Everything between sites and coordinator takes a fifth of a second more (behind a proxy)."""
+    line = target.world.network
+    assert isinstance(line, Line)
+    line.delay_s = 0.2
 
     def undo() -> None:
-        target.world.line.delay_s = 0.0
+        line.delay_s = 0.0
 
     return undo
+
+
+def site_unplugged(target: Target) -> Undo:
+    """One site loses its network (where it has its own)."""
+    networks = _networks(target)
+    networks.unplug(target.site())
+    return networks.mend
+
+
+def address_changed(target: Target) -> Undo:
+    """A site comes from another address (where it has its own network): its connections lead nowhere."""
+    _networks(target).change_address(target.site())
+    return lambda: None
+
+
+def _networks(target: Target) -> Networks:
+    networks = target.world.network
+    assert isinstance(networks, Networks)
+    return networks
 
 
 def clock_wrong(target: Target) -> Undo:
@@ -190,6 +213,8 @@ KINDS: dict[str, Callable[[Target], Undo]] = {
     "sites-asleep": sites_asleep,
     "network-cut": network_cut,
     "network-slow": network_slow,
+    "site-unplugged": site_unplugged,
+    "address-changed": address_changed,
     "clock-wrong": clock_wrong,
     "events-damaged": events_damaged,
     "state-damaged": state_damaged,
@@ -204,6 +229,25 @@ NODE_AWAY = frozenset({"supernode-kill", "client-app-kill", "site-kill"})
 """Faults after which Flower does not let the site take part for a minute."""
 
 
-def kinds_for(sites: int) -> tuple[str, ...]:
-    """Return the kinds to draw from: with one site none that would only make everybody wait for it."""
-    return tuple(kind for kind in KINDS if sites > 1 or kind not in NODE_AWAY)
+OWN_NETWORKS = frozenset({"site-unplugged", "address-changed"})
+"""Faults of sites that have networks of their own."""
+
+BEHIND_PROXY = frozenset({"network-slow"})
+"""Faults of sites behind a proxy: nothing in a plain kernel delays packets."""
+
+
+def kinds_for(world: World, asked: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return the kinds to draw from, of those ``asked`` for or of all.
+
+    Left out are those that this network does not know and, of all, with one site those that would only make everybody
+    wait for it.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    unknown = BEHIND_PROXY if isinstance(world.network, Networks) else OWN_NETWORKS
+    kinds = asked or tuple(kind for kind in KINDS if len(world.folders) > 1 or kind not in NODE_AWAY)
+    known = tuple(kind for kind in kinds if kind not in unknown)
+    if not known:
+        raise ValueError(f"none of these faults can be done here: {', '.join(kinds)}")
+    return known

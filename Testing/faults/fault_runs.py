@@ -69,7 +69,7 @@ class FaultyRun:
         config = tiny_federation(rounds=ROUNDS, min_sites=1, round_deadline_s=25.0, join_deadline_s=180.0)
         self._run = write_run(world.federation.coordinator, f"seed-{seed}", config)
         self._target = Target(world, self._run, self._draws)
-        kinds = only or kinds_for(len(world.folders))
+        kinds = kinds_for(world, only)
         moments = sorted(self._draws.uniform(1.0, 11.0) for _ in range(faults))
         self._schedule = [(moment, self._draws.choice(kinds), self._draws.uniform(2.0, 7.0)) for moment in moments]
         self._started = time.monotonic()
@@ -190,12 +190,13 @@ class FaultyRun:
 def run_seeds(
     folder: Path,
     sites: int,
+    own_networks: bool,
     seeds: list[int],
     told: Callable[[Verdict], None],
     faults: int = 2,
     only: tuple[str, ...] = (),
 ) -> None:
-    """Run all ``seeds`` one after another in one federation of so many ``sites``."""
-    with World(folder, sites) as world:
+    """Run all ``seeds`` one after another in one federation of so many ``sites``; see ``World``."""
+    with World(folder, sites, own_networks) as world:
         for seed in seeds:
             told(FaultyRun(world, seed, faults, only).run())

@@ -1,4 +1,4 @@
-"""A tiny federation of real processes that faults can reach: every process, the line between them, every file."""
+"""A tiny federation of real processes that faults can reach: every process, the network between them, every file."""
 
 import os
 import resource
@@ -13,6 +13,7 @@ import psutil
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "federation_deployment"))
 
+from fault_networks import Networks
 from fault_proxy import Line
 from tiny_deployment import write_cohort
 
@@ -27,22 +28,34 @@ _TICK_S = 0.2
 
 
 class World:
-    """Coordinator and sites as real processes, the sites behind a line that can be cut; a context manager.
+    """Coordinator and sites as real processes, the sites behind a network that can be cut; a context manager.
 
     Args:
         folder: for everything; must not exist.
         sites: how many sites.
+        own_networks: every site in a network namespace of its own, else behind one proxy.
+
+    Attributes:
+        network: what can be cut.
     """
 
-    def __init__(self, folder: Path, sites: int) -> None:
-        specs = [SiteSpec(name, "CT", write_cohort(folder / f"images-{name}", n)) for n, name in enumerate("abcdef")]
+    def __init__(self, folder: Path, sites: int, own_networks: bool) -> None:
+        names = "abcdef"[:sites]
+        specs = [SiteSpec(name, "CT", write_cohort(folder / f"images-{name}", n)) for n, name in enumerate(names)]
+        networks = Networks(names) if own_networks else None
         self.federation = LoopbackFederation(
-            folder / "federation", "faults", specs[:sites], threads=1, device="cpu", round_limit_s=60.0
+            folder / "federation",
+            "faults",
+            specs,
+            threads=1,
+            device="cpu",
+            round_limit_s=60.0,
+            address=networks.address if networks else "127.0.0.1",
         )
-        self.line = Line(self.federation.coordinator.settings().fleet_port)
-        for site in self.federation.site_folders.values():
-            settings = site.settings().model_copy(update={"coordinator": f"127.0.0.1:{self.line.port}"})
-            write_json(site.settings_file, settings.model_dump(mode="json"), private=True)
+        self.network: Networks | Line = networks or self._behind_a_line()
+        if networks:
+            for name, site in self.federation.site_folders.items():
+                (site.flower_home / "network").write_text(networks.namespace(name))
         self.trouble: list[str] = []
         self.news: list[str] = []
         self._ended = threading.Event()
@@ -57,8 +70,15 @@ class World:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._ticker.join(10.0)
-        self.line.close()
+        self.network.close()
         self.federation.stop()
+
+    def _behind_a_line(self) -> Line:
+        line = Line(self.federation.coordinator.settings().fleet_port)
+        for site in self.federation.site_folders.values():
+            settings = site.settings().model_copy(update={"coordinator": f"127.0.0.1:{line.port}"})
+            write_json(site.settings_file, settings.model_dump(mode="json"), private=True)
+        return line
 
     def _tick(self) -> None:
         while not self._ended.wait(_TICK_S):
@@ -150,10 +170,10 @@ def full_disk(process: psutil.Process, limit: int = 64) -> Callable[[], None]:
 
 
 @contextmanager
-def children_with_a_clock() -> Iterator[None]:
-    """Start processes so that their clock can be put wrong (``wrong_clock/sitecustomize.py``)."""
+def children_with_a_hook() -> Iterator[None]:
+    """Start processes so that clock and network can be put wrong (``child_hook/sitecustomize.py``)."""
     before = dict(os.environ)
-    hook = str(Path(__file__).parent / "wrong_clock")
+    hook = str(Path(__file__).parent / "child_hook")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (hook, before.get("PYTHONPATH"))))
     os.environ["FEDSEG_FAULTS"] = "1"
     try:

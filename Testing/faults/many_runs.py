@@ -17,8 +17,10 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from fault_kinds import BEHIND_PROXY, OWN_NETWORKS
+from fault_networks import networks_allowed
 from fault_runs import Verdict, run_seeds
-from fault_world import children_with_a_clock
+from fault_world import children_with_a_hook
 
 
 def run_all(
@@ -29,7 +31,13 @@ def run_all(
     told: Callable[[Verdict], None],
     only: tuple[str, ...] = (),
 ) -> list[Verdict]:
-    """Share ``seeds`` between federations that run side by side; ``sites`` holds the number of sites of each."""
+    """Share ``seeds`` between federations that run side by side; ``sites`` holds the number of sites of each.
+
+    Every other one gives its sites networks of their own, where that is allowed; the sites of the rest are behind a
+    proxy. Faults of one of the two in ``only`` decide it for all.
+    """
+    allowed = networks_allowed() and not BEHIND_PROXY & set(only)
+    needed = bool(OWN_NETWORKS & set(only))
     verdicts: list[Verdict] = []
     lock = threading.Lock()
 
@@ -40,12 +48,13 @@ def run_all(
 
     def work(number: int) -> None:
         share = seeds[number :: len(sites)]
+        own_networks = allowed and (needed or number % 2 == 0)
         try:
-            run_seeds(folder / f"federation-{number}", sites[number], share, note, faults, only)
+            run_seeds(folder / f"federation-{number}", sites[number], own_networks, share, note, faults, only)
         except Exception as error:  # noqa: BLE001 - told as what did not hold, whatever it is
             note(Verdict(seed=-1, wrong=[f"federation {number}: {error!r}"]))
 
-    with children_with_a_clock():
+    with children_with_a_hook():
         threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(sites))]
         for thread in threads:
             thread.start()

@@ -64,6 +64,7 @@ class LoopbackFederation:
         device: where trainers compute.
         round_limit_s: a round of training that takes longer is given up by the site.
         policy: of all sites; by default a new site's, but for cohorts of any size: nothing leaves this machine.
+        address: this machine's own at which sites find the coordinator.
     """
 
     def __init__(
@@ -76,12 +77,13 @@ class LoopbackFederation:
         device: str = "auto",
         round_limit_s: float = 3600.0,
         policy: SitePolicy = LOOPBACK_POLICY,
+        address: str = "127.0.0.1",
     ) -> None:
         fleet, control = free_ports(2)
         private_folder(folder)
         private_folder(folder / "sites")
         settings = CoordinatorSettings(
-            federation=name, hosts=("localhost",), fleet_host="127.0.0.1", fleet_port=fleet, control_port=control
+            federation=name, hosts=("localhost", address), fleet_host=address, fleet_port=fleet, control_port=control
         )
         self.coordinator = CoordinatorFolder.create(folder / "coordinator", settings)
         self.coordinator_processes = CoordinatorProcesses(self.coordinator)
@@ -94,7 +96,7 @@ class LoopbackFederation:
                 SiteSettings.model_validate(
                     {
                         "name": site.name,
-                        "coordinator": f"127.0.0.1:{fleet}",
+                        "coordinator": f"{address}:{fleet}",
                         "cohort": site.cohort_file.absolute(),
                         "device": device,
                         "threads": share,
