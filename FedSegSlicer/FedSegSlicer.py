@@ -123,6 +123,7 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Stop following the parameters with the widgets; what runs goes on."""
         if self.federationTab is not None:
             self.federationTab.exit()
+            self.seeTab.exit()
             self.segmentTab.exit()
         self._disconnectGui()
 

@@ -44,6 +44,7 @@ class SeeTab:
         self._changes = 0
         self._error: UserError | None = None
         self._isFilling = False
+        self._isEntered = False
         self._grid = SeeGrid(ui, logic)
         self._prepareWidgets()
         self._connect()
@@ -60,7 +61,13 @@ class SeeTab:
 
     def refresh(self) -> None:
         """Look again at what may have changed while the module was not shown."""
+        self._isEntered = True
         self._onParameters()
+
+    def exit(self) -> None:
+        """Give the slice views back while the module is not shown."""
+        self._isEntered = False
+        self._showInViews()
 
     def closeScene(self) -> None:
         """Let go of everything in the scene, which is about to be closed."""
@@ -90,6 +97,7 @@ class SeeTab:
 
     def _connect(self) -> None:
         ui = self.ui
+        ui.tabWidget.connect("currentChanged(int)", lambda _index: self._showInViews())
         ui.seeShowButton.connect("clicked(bool)", self._onShow)
         ui.seeStopButton.connect("clicked(bool)", self._onStop)
         ui.seeKeepButton.connect("clicked(bool)", self._onKeep)
@@ -354,13 +362,17 @@ class SeeTab:
 
     def _showInViews(self) -> None:
         scene, chosen = self.logic.scene, self._parameters
-        if chosen is None or not chosen.seeInViews:
+        isHere = self._isEntered and self.ui.tabWidget.currentWidget() == self.ui.seeTab
+        if chosen is None or not chosen.seeInViews or not isHere:
             self.views.hide()
-        elif scene is not None and len(self.logic.samples) == scene.look.samples:
-            isFirst = not self.views.isShown()
-            self.views.show(self.logic.volumes.nodes())
-            if isFirst:
-                self._moveViews()
+            return
+        isComplete = scene is not None and len(self.logic.samples) == scene.look.samples
+        if isComplete and self.views.show(self.logic.volumes.nodes()):
+            callLater(0, self._linkViews)
+
+    def _linkViews(self) -> None:
+        self.views.link()
+        self._moveViews()
 
     def _moveViews(self) -> None:
         point = self._point() if self._parameters is not None else None

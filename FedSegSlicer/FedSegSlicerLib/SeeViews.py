@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+import slicer
+
 if TYPE_CHECKING:
-    import slicer
     from slicer import vtkMRMLScalarVolumeNode
 
 FIRST_LAYOUT = 27450
@@ -60,7 +61,7 @@ def _viewXml(number: int) -> str:
 
 
 class SampleViews:
-    """Shows volumes side by side, and brings the former layout back.
+    """Shows volumes side by side, with outlines only of segmentations, and brings the former layout back.
 
     A scene that is saved meanwhile knows nothing of this layout and its views: Slicer would show an empty window where
     the module has not made them yet.
@@ -73,6 +74,7 @@ class SampleViews:
         self._manager = layoutManager
         self._former: int | None = None
         self._count = 0
+        self._filled: list[str] = []
 
     def isPossible(self) -> bool:
         """Return whether there is a main window to show anything in."""
@@ -82,10 +84,14 @@ class SampleViews:
         """Return whether the samples' layout is the current one."""
         return self._former is not None and self._manager.layout == FIRST_LAYOUT + self._count - 1
 
-    def show(self, nodes: "list[vtkMRMLScalarVolumeNode]") -> None:
-        """Show these volumes, one a view; views keep where they are and how far they are zoomed in."""
+    def show(self, nodes: "list[vtkMRMLScalarVolumeNode]") -> bool:
+        """Show these volumes, one a view; views keep where they are and how far they are zoomed in.
+
+        Returns whether the layout is another one than before. Then its views must be linked (``link``), but not before
+        the event loop has run: a new view tells that it stands at 0 mm only then, and linked ones would follow it.
+        """
         if self._manager is None or not nodes:
-            return
+            return False
         number = FIRST_LAYOUT + len(nodes) - 1
         isNew = self._manager.layout != number
         if isNew:
@@ -97,19 +103,27 @@ class SampleViews:
             self._count = len(nodes)
             self._manager.setLayout(number)
             layoutNode.SetSaveWithScene(False)
+        self._outlineOnly()
         for index, node in enumerate(nodes):
             logic = self._sliceLogic(index)
             composite = logic.GetSliceCompositeNode()
             for passing in (composite, logic.GetSliceNode(), logic.GetSliceDisplayNode()):
                 if passing is not None:
                     passing.SetSaveWithScene(False)
-            composite.SetLinkedControl(True)
-            composite.SetHotLinkedControl(True)
+            if isNew:
+                _link(composite, False)
             composite.SetForegroundVolumeID(None)
             composite.SetLabelVolumeID(None)
             composite.SetBackgroundVolumeID(node.GetID())
             if isNew:
                 logic.FitSliceToAll()
+        return isNew
+
+    def link(self) -> None:
+        """Let the views move together."""
+        if self.isShown():
+            for index in range(self._count):
+                _link(self._sliceLogic(index).GetSliceCompositeNode(), True)
 
     def jumpTo(self, ras: tuple[float, float, float]) -> None:
         """Move the views to the slice through a point (RAS mm)."""
@@ -124,6 +138,25 @@ class SampleViews:
         if self._former is not None:
             self._manager.layoutLogic().GetLayoutNode().SetSaveWithScene(True)
         self._former = None
+        self._fillAgain()
 
-    def _sliceLogic(self, index: int) -> "slicer.vtkMRMLSliceLogic":
+    def _outlineOnly(self) -> None:
+        """Fill no segment meanwhile: the look of what lies under it is what is to be seen."""
+        for display in slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode"):
+            if display.GetVisibility2DFill():
+                display.SetVisibility2DFill(False)
+                self._filled.append(display.GetID())
+
+    def _fillAgain(self) -> None:
+        for display in map(slicer.mrmlScene.GetNodeByID, self._filled):
+            if display is not None:
+                display.SetVisibility2DFill(True)
+        self._filled = []
+
+    def _sliceLogic(self, index: int) -> slicer.vtkMRMLSliceLogic:
         return self._manager.sliceWidget(VIEW_NAME.format(number=index)).sliceLogic()
+
+
+def _link(composite: "slicer.vtkMRMLSliceCompositeNode", linked: bool) -> None:
+    composite.SetLinkedControl(linked)
+    composite.SetHotLinkedControl(linked)

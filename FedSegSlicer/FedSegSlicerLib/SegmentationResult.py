@@ -176,7 +176,7 @@ def show(
     node: "slicer.vtkMRMLSegmentationNode", volumeNode: "slicer.vtkMRMLScalarVolumeNode", pieces: Pieces
 ) -> Iterator[None]:
     """Show the result over its volume in the slice views and in 3-D, and bring both into view; in short steps."""
-    slicer.util.setSliceViewerLayers(background=volumeNode)
+    _showInSlices(volumeNode)
     yield
     display = node.GetDisplayNode()
     display.SetVisibility(True)
@@ -191,6 +191,17 @@ def show(
     for index in range(layoutManager.threeDViewCount if layoutManager is not None else 0):
         layoutManager.threeDWidget(index).threeDView().resetFocalPoint()
         yield
+
+
+def _showInSlices(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> None:
+    """Show the volume in all slice views; those that show it already stay zoomed in as they are."""
+    layoutManager = slicer.app.layoutManager()
+    logics = layoutManager.mrmlSliceLogics() if layoutManager is not None else vtk.vtkCollection()
+    views = [logics.GetItemAsObject(index) for index in range(logics.GetNumberOfItems())]
+    others = [view for view in views if view.GetSliceCompositeNode().GetBackgroundVolumeID() != volumeNode.GetID()]
+    slicer.util.setSliceViewerLayers(background=volumeNode)
+    for view in others:
+        view.FitSliceToBackground()
 
 
 def resultRows(

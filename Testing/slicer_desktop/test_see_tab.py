@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import qt
 import slicer
+import vtk
 from FedSegSlicerLib.Errors import UserError
 from FedSegSlicerLib.Parameters import KernelChoice
 from FedSegSlicerLib.SampleVolumes import factsOf
@@ -14,7 +15,6 @@ from FedSegSlicerLib.Settings import RUNTIME, SITE_FOLDER, readSetting, writeSet
 from scene_helpers import keep_pictures, neutral_paths, wait_until
 from see_helpers import BODY, make_site, small_outline, small_scan
 from see_panel import Panel, check_see_is_not_clipped
-from see_views import LayoutManager
 
 import FedSegSlicer as module
 
@@ -34,15 +34,6 @@ def open_panel(kept_session, monkeypatch):
     for panel in panels:
         panel.widget.cleanup()
         panel.own.deleteLater()
-
-
-@pytest.fixture
-def main_window(monkeypatch):
-    """Slicer's layouts and slice views, without the window around them."""
-    manager = LayoutManager()
-    monkeypatch.setattr(slicer.app, "layoutManager", lambda: manager)
-    yield manager
-    manager.close()
 
 
 def test_from_volume_to_samples_and_the_panel_stays_alive(open_panel):
@@ -241,9 +232,9 @@ def test_side_by_side_in_linked_slice_views(main_window, open_panel):
     panel.show()
     assert main_window.shown() == panel.logic.volumes.nodes()
     assert len(main_window.shown()) == 4
-    assert main_window.linked()
+    wait_until(main_window.linked)
     first = main_window.slicePlaces()
-    assert len(set(first)) == 1
+    assert first == pytest.approx([panel.tab._point()[2]] * 4, abs=0.001)
     panel.ui.seeSliceSlider.value = panel.ui.seeSliceSlider.value - 3
     step = panel.logic.scene.original.ijkToLPS[2][2]
     assert main_window.slicePlaces()[0] == pytest.approx(first[0] - 3 * step, abs=0.01)
@@ -259,6 +250,49 @@ def test_side_by_side_in_linked_slice_views(main_window, open_panel):
     assert main_window.layout == 3
     assert slicer.mrmlScene.IsNodePresent(volume)
     assert "currentViewArrangement" in saved_scene()
+
+
+def test_segments_are_outlines_while_samples_are_side_by_side(main_window, open_panel):
+    volume = small_scan("CT")
+    displays = [small_outline(volume).GetDisplayNode() for _ in range(2)]
+    displays[1].SetVisibility2DFill(False)
+    panel = open_panel()
+    panel.show()
+    assert [display.GetVisibility2DFill() for display in displays] == [0, 0]
+    panel.ui.seeViewsCheckBox.click()
+    assert [display.GetVisibility2DFill() for display in displays] == [1, 0]
+
+
+def test_the_slice_views_are_given_back_while_another_tab_or_module_is_shown(main_window, open_panel):
+    small_scan("CT")
+    main_window.setLayout(3)
+    panel = open_panel()
+    panel.show()
+    panel.ui.tabWidget.setCurrentWidget(panel.ui.segmentTab)
+    assert main_window.layout == 3
+    panel.ui.tabWidget.setCurrentWidget(panel.ui.seeTab)
+    assert main_window.shown() == panel.logic.volumes.nodes()
+    panel.widget.exit()
+    assert main_window.layout == 3
+    panel.widget.enter()
+    assert main_window.shown() == panel.logic.volumes.nodes()
+
+
+def test_samples_of_a_volume_elsewhere_are_brought_into_view(main_window, open_panel):
+    small_scan("CT", "here")
+    far = small_scan("CT", "far away")
+    matrix = vtk.vtkMatrix4x4()
+    far.GetIJKToRASMatrix(matrix)
+    matrix.SetElement(0, 3, matrix.GetElement(0, 3) + 1000.0)
+    far.SetIJKToRASMatrix(matrix)
+    panel = open_panel()
+    panel.ui.seeVolumeSelector.setCurrentNode(slicer.util.getNode("here"))
+    panel.show()
+    before = main_window.centers()
+    panel.ui.seeVolumeSelector.setCurrentNode(far)
+    panel.show()
+    for old, new in zip(before, main_window.centers(), strict=True):
+        assert new[0] == pytest.approx(old[0] + 1000.0, abs=1.0)
 
 
 def test_a_scene_saved_meanwhile_knows_nothing_of_the_samples_and_their_layout(main_window, open_panel):

@@ -52,6 +52,38 @@ def test_it_lies_beside_its_volume_in_the_subject_hierarchy(patients):
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
 
 
+def test_views_that_showed_another_volume_show_all_of_this_one(patients, main_window):
+    elsewhere, volume = load_volume(patients["MR"], "elsewhere"), load_volume(patients["CT"])
+    matrix = vtk.vtkMatrix4x4()
+    elsewhere.GetIJKToRASMatrix(matrix)
+    matrix.SetElement(0, 3, matrix.GetElement(0, 3) - 2000.0)
+    matrix.SetElement(1, 3, matrix.GetElement(1, 3) + 2000.0)
+    elsewhere.SetIJKToRASMatrix(matrix)
+    main_window.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    assert len(main_window.centers()) == 3
+    slicer.util.setSliceViewerLayers(background=elsewhere, fit=True)
+    load(patients["CT.labels"], volume, "tiny-CT-v2")
+    bounds = [0.0] * 6
+    volume.GetRASBounds(bounds)
+    assert main_window.shown() == [volume] * 3
+    for center, height in zip(main_window.centers(), main_window.heights(), strict=True):
+        assert all(bounds[2 * axis] < center[axis] < bounds[2 * axis + 1] for axis in range(3))
+        assert height < 1000.0
+
+
+def test_views_that_show_the_volume_already_stay_zoomed_in(patients, main_window):
+    volume = load_volume(patients["CT"])
+    main_window.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    assert main_window.shown() == [None] * 3
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    fitted = main_window.heights()
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        width, height, depth = node.GetFieldOfView()
+        node.SetFieldOfView(width / 3, height / 3, depth)
+    load(patients["CT.labels"], volume, "tiny-CT-v2")
+    assert main_window.heights() == pytest.approx([height / 3 for height in fitted])
+
+
 def test_results_of_two_volumes_do_not_replace_each_other(patients):
     first, second = load_volume(patients["CT"], "first"), load_volume(patients["MR"], "second")
     one = load(patients["CT.labels"], first, "tiny-CT-v2")

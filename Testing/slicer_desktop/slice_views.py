@@ -1,6 +1,18 @@
 """The part of Slicer's main window that shows slice views: a stub of the window, real layouts and slice logics."""
 
+import pytest
 import slicer
+import vtk
+from FedSegSlicerLib.QtTimer import callLater
+
+
+@pytest.fixture
+def main_window(monkeypatch):
+    """Slicer's layouts and slice views, without the window around them."""
+    manager = LayoutManager()
+    monkeypatch.setattr(slicer.app, "layoutManager", lambda: manager)
+    yield manager
+    manager.close()
 
 
 def _view_nodes():
@@ -45,7 +57,20 @@ class LayoutManager:
             logic.SetMRMLScene(slicer.mrmlScene)
             logic.SetSliceNode(node)
             self._widgets[name] = _SliceWidget(logic)
+            callLater(0, lambda: self._tells_where_it_begins(logic))
         return self._widgets[name]
+
+    def _tells_where_it_begins(self, logic):
+        """A new view's slider says 0 mm as soon as the event loop runs, and linked views follow it."""
+        if logic.GetMRMLScene() is not None:
+            for moved in self._logics() if logic.GetSliceCompositeNode().GetLinkedControl() else [logic]:
+                moved.SetSliceOffset(0.0)
+
+    def mrmlSliceLogics(self):
+        found = vtk.vtkCollection()
+        for logic in self._logics():
+            found.AddItem(logic)
+        return found
 
     def _logics(self):
         """Return the slice logics of the views that are shown, in the layout's order."""
@@ -65,6 +90,15 @@ class LayoutManager:
     def slicePlaces(self):
         """Return the views' places along the body's axis, mm."""
         return [round(logic.GetSliceNode().GetSliceToRAS().GetElement(2, 3), 3) for logic in self._logics()]
+
+    def centers(self):
+        """Return the middle (RAS mm) of every view that is shown."""
+        places = [logic.GetSliceNode().GetSliceToRAS() for logic in self._logics()]
+        return [[place.GetElement(row, 3) for row in range(3)] for place in places]
+
+    def heights(self):
+        """Return how many mm every view that is shown spans from top to bottom."""
+        return [logic.GetSliceNode().GetFieldOfView()[1] for logic in self._logics()]
 
     def close(self):
         """Leave the scene as it was: its layout would go on hiding the views of other tests."""
