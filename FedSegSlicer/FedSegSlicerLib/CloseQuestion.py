@@ -23,7 +23,7 @@ class CloseQuestion:
     def __init__(self, logic: FederationLogic, ask: "Callable[[], str] | None" = None) -> None:
         self.logic = logic
         self._ask = ask or askInBox
-        self._isAnswered = False
+        self._isStopping = False
         self._window = slicer.util.mainWindow()
         self._filter = None
         if self._window is not None:
@@ -33,12 +33,11 @@ class CloseQuestion:
     def mayClose(self) -> bool:
         """Return whether the window may close now; where the site is ended first, it is closed afterwards."""
         facts = self.logic.facts
-        if self._isAnswered or facts is None or not facts.isRunning:
+        if self._isStopping or facts is None or not facts.isRunning:
             return True
         answer = self._ask()
-        self._isAnswered = answer == "go on"
         if answer == "stop":
-            self._isAnswered = True  # if the site cannot be ended, closing again closes all the same
+            self._isStopping = True  # if the site cannot be ended, closing again closes all the same
             self.logic.stop(self._close)
         return answer == "go on"
 

@@ -1,11 +1,15 @@
 """Rounds as Slicer's own tables and plots; they follow the site and are not saved with the scene."""
 
+from math import isfinite
 from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
 NAME = "FedSeg rounds"
+
+ROOM_FOR_LEGEND = 1.3
+"""How far the axis reaches beyond the highest value: Slicer draws the legend over the upper right of the curves."""
 
 
 class RoundPlots:
@@ -67,6 +71,9 @@ class RoundPlots:
             self._table.AddColumn(array)
         self._table.EndModify(modified)
         x, *shown = columns
+        highest = max((value for name in shown for value in columns[name] if isfinite(value)), default=1.0)
+        self._chart.SetYAxisRangeAuto(False)
+        self._chart.SetYAxisRange(0.0, ROOM_FOR_LEGEND * max(highest, 1.0))
         for number, name in enumerate(shown):
             if name not in self._series:
                 self._series[name] = self._newSeries(name, x, number)

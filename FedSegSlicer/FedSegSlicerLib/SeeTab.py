@@ -366,6 +366,9 @@ class SeeTab:
         if chosen is None or not chosen.seeInViews or not isHere:
             self.views.hide()
             return
+        if self.views.isLeft():
+            chosen.seeInViews = False
+            return
         isComplete = scene is not None and len(self.logic.samples) == scene.look.samples
         if isComplete and self.views.show(self.logic.volumes.nodes()):
             callLater(0, self._linkViews)

@@ -84,6 +84,10 @@ class SampleViews:
         """Return whether the samples' layout is the current one."""
         return self._former is not None and self._manager.layout == FIRST_LAYOUT + self._count - 1
 
+    def isLeft(self) -> bool:
+        """Return whether the user has chosen another layout since."""
+        return self._former is not None and not self.isShown()
+
     def show(self, nodes: "list[vtkMRMLScalarVolumeNode]") -> bool:
         """Show these volumes, one a view; views keep where they are and how far they are zoomed in.
 

@@ -174,6 +174,7 @@ def test_rounds_as_table_and_plots_of_slicer(open_panel, tmp_path):
     chart = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode")
     assert chart.GetNumberOfPlotSeriesNodes() == 3
     assert not chart.GetSaveWithScene()
+    assert chart.GetYAxisRange() == pytest.approx((0.0, 1.3))
     training.plots.update([*rounds, {"round_number": 4, "rounds": 4, "loss": 0.1, "dice": {"liver": 0.8}}])
     assert table.GetNumberOfRows() == 4
     slicer.mrmlScene.Clear(False)
@@ -205,6 +206,10 @@ def test_closing_slicer_asks_whether_training_goes_on(running, answer, closes, a
     question = CloseQuestion(logic, lambda: asks.append(1) or answer)
     assert window.close() is closes
     assert len(asks) == asked
+    if answer == "go on":
+        window.show()  # the exit was canceled after the answer, as when unsaved data are found
+        assert window.close()
+        assert len(asks) == 2
     if answer == "stop":
         assert window.isVisible()
         (done,) = logic.stops

@@ -278,6 +278,20 @@ def test_the_slice_views_are_given_back_while_another_tab_or_module_is_shown(mai
     assert main_window.shown() == panel.logic.volumes.nodes()
 
 
+def test_a_layout_that_the_user_chooses_meanwhile_stays(main_window, open_panel):
+    volume = small_scan("CT")
+    display = small_outline(volume).GetDisplayNode()
+    panel = open_panel()
+    panel.show()
+    main_window.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    panel.parameters.inputVolume = None
+    assert main_window.layout == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+    assert not panel.ui.seeViewsCheckBox.isChecked()
+    assert display.GetVisibility2DFill()
+    panel.ui.seeViewsCheckBox.click()
+    assert main_window.shown() == panel.logic.volumes.nodes()
+
+
 def test_samples_of_a_volume_elsewhere_are_brought_into_view(main_window, open_panel):
     small_scan("CT", "here")
     far = small_scan("CT", "far away")

@@ -289,7 +289,7 @@ class SiteProcesses:
             self._trouble = CannotDoHereError(
                 "site.unreachable",
                 "The coordinator cannot be reached.",
-                "It is tried again by itself; 'fedseg site check' names what is in the way.",
+                "It is tried again by itself; the site's check names what is in the way.",
             )
 
     def _keep_trainer(self) -> list[str]:
@@ -362,7 +362,7 @@ class SiteProcesses:
             self._end(
                 "site.wrong-certificate",
                 "The coordinator does not show the certificate that this site trusts.",
-                "'fedseg site check' tells which layer is wrong: address, clock, an inspecting proxy, or ca.crt.",
+                "The site's check tells which layer is wrong: address, clock, an inspecting proxy, or ca.crt.",
             )
             return ["the coordinator's certificate is not the one this site trusts"]
         if "Exit Code: 302" in text:
