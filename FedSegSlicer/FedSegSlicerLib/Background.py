@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from slicer.i18n import tr as _
@@ -35,18 +35,17 @@ def onThread(
         work: touches neither Qt nor the scene.
         onDone: gets what ``work`` returned.
         onError: gets the UserError that ``work`` raised, or
-        asUserError: what it makes of an OSError, a ValueError or a lack of memory.
+        asUserError: what it makes of an OSError, a ValueError or a lack of memory; called on this thread, as
+            translation and Slicer's log use Qt.
     """
     results: list[Result] = []
-    problems: list[UserError] = []
+    problems: list[Exception] = []
 
     def run() -> None:
         try:
             results.append(work())
-        except UserError as error:
+        except (UserError, OSError, ValueError, MemoryError) as error:
             problems.append(error)
-        except (OSError, ValueError, MemoryError) as error:
-            problems.append(asUserError(error))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -56,7 +55,8 @@ def onThread(
         if thread.is_alive():
             callLater(PAUSE_MS, look)
         elif problems:
-            onError(problems[0])
+            problem = problems[0]
+            onError(problem if isinstance(problem, UserError) else asUserError(problem))
         else:
             onDone(results[0])
 
@@ -68,7 +68,7 @@ class Steps:
 
     Args:
         callLater: see CallLater.
-        steps: does something short before each ``yield``.
+        steps: does something short before each ``yield``; closed where it is stopped before its end.
         onDone: called after the last step.
         onError: called with a UserError that a step raised; no further step is taken.
     """
@@ -76,7 +76,7 @@ class Steps:
     def __init__(
         self,
         callLater: CallLater,
-        steps: Iterator[None],
+        steps: Generator[None, None, None],
         onDone: Callable[[], None],
         onError: Callable[[UserError], None],
     ) -> None:
@@ -116,7 +116,9 @@ class Steps:
                 )
             )
             return
-        if not self._stopped:
+        if self._stopped:
+            self._steps.close()
+        else:
             self._callLater(0, self._turn)
 
     def _fail(self, error: UserError) -> None:

@@ -246,8 +246,14 @@ class FederationLogic:
 
     def control(self, what: str, settings: dict[str, Any] | None = None) -> None:
         """Say what the site shall do: ``pause``, ``resume``, ``leave``, or ``set`` with settings."""
+
+        def done(facts: dict[str, Any]) -> None:
+            self._take(facts)
+            if what == "set":
+                self.told.emit(_("Saved. The site goes by these settings."))
+
         params = {"what": what, "settings": settings or {}}
-        self._ask("site.control", params, self._take, _("Telling the site…"))
+        self._ask("site.control", params, done, _("Telling the site…"))
 
     # Journal and releases
 

@@ -1,6 +1,6 @@
 """From the worker's files to the shown result without holding up the GUI thread, however large the image is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +104,18 @@ class ResultImport:
             )
             return
         self.isPlaced = True
-        former = self._target.put(segmentation, self._result["release"])
-        self._take(self._target.show(former, pieces), lambda: self._onDone(former))
+        steps = self._drawnOnce(pieces, segmentation)
+        former = next(steps)
+        self._take(steps, lambda: self._onDone(former))
+
+    def _drawnOnce(
+        self, pieces: Pieces, segmentation: "slicer.vtkSegmentation"
+    ) -> "Generator[Former | None, None, None]":
+        """Put the result into the scene, yield what it replaced, and show it; views are drawn when all is done."""
+        with slicer.util.RenderBlocker():
+            former = self._target.put(segmentation, self._result["release"])
+            yield former
+            yield from self._target.show(former, pieces)
 
     def _take(self, steps: Any, onDone: Callable[[], None]) -> None:
         def done() -> None:

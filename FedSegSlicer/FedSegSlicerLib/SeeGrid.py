@@ -1,6 +1,6 @@
 """The See tab's pictures: the original and its samples as a list of small ones, and the slice they show."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ class SeeGrid:
             self._drawing.stop()
             self._drawing = None
 
-    def _drawAll(self, segmentation: "vtkMRMLSegmentationNode | None") -> Iterator[None]:
+    def _drawAll(self, segmentation: "vtkMRMLSegmentationNode | None") -> Generator[None, None, None]:
         scene = self.logic.scene
         k = self.ui.seeSliceSlider.value
         frame = PictureFrame(scene.original, k - scene.first)

@@ -371,10 +371,10 @@ class SeeTab:
             return
         isComplete = scene is not None and len(self.logic.samples) == scene.look.samples
         if isComplete and self.views.show(self.logic.volumes.nodes()):
-            callLater(0, self._linkViews)
+            callLater(0, self._settleViews)
 
-    def _linkViews(self) -> None:
-        self.views.link()
+    def _settleViews(self) -> None:
+        self.views.settle()
         self._moveViews()
 
     def _moveViews(self) -> None:

@@ -91,8 +91,9 @@ class SampleViews:
     def show(self, nodes: "list[vtkMRMLScalarVolumeNode]") -> bool:
         """Show these volumes, one a view; views keep where they are and how far they are zoomed in.
 
-        Returns whether the layout is another one than before. Then its views must be linked (``link``), but not before
-        the event loop has run: a new view tells that it stands at 0 mm only then, and linked ones would follow it.
+        Returns whether the layout is another one than before. Then its views must be fitted and linked (``settle``),
+        but not before the event loop has run: only then a new view has its size, and tells that it stands at 0 mm,
+        where linked ones would follow it.
         """
         if self._manager is None or not nodes:
             return False
@@ -119,15 +120,17 @@ class SampleViews:
             composite.SetForegroundVolumeID(None)
             composite.SetLabelVolumeID(None)
             composite.SetBackgroundVolumeID(node.GetID())
-            if isNew:
-                logic.FitSliceToAll()
         return isNew
 
-    def link(self) -> None:
-        """Let the views move together."""
-        if self.isShown():
-            for index in range(self._count):
-                _link(self._sliceLogic(index).GetSliceCompositeNode(), True)
+    def settle(self) -> None:
+        """Fit the views to their volumes, and let them move together."""
+        if not self.isShown():
+            return
+        logics = [self._sliceLogic(index) for index in range(self._count)]
+        for logic in logics:
+            logic.FitSliceToAll()
+        for logic in logics:
+            _link(logic.GetSliceCompositeNode(), True)
 
     def jumpTo(self, ras: tuple[float, float, float]) -> None:
         """Move the views to the slice through a point (RAS mm)."""

@@ -48,6 +48,7 @@ def clean_desktop():
     slicer.app.processEvents()
     slicer.mrmlScene.Clear(False)
     assert not pythonqt.slot_errors, f"raised in a slot: {pythonqt.slot_errors}"
+    assert slicer.app.paused == 0, "the views are not drawn any more"
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import weakref
 import pytest
 import qt
 import slicer
-from FedSegSlicerLib.Background import onThread
+from FedSegSlicerLib.Background import Steps, onThread
 from FedSegSlicerLib.QtTimer import callLater
 from scene_helpers import wait_until
 
@@ -42,6 +42,23 @@ def test_calls_come_in_the_order_of_their_times_and_once():
     slicer.app.rest(0.05)
     slicer.app.processEvents()
     assert calls == [10, 20, 30]
+
+
+def test_what_steps_hold_is_let_go_where_they_are_stopped():
+    told = []
+
+    def hold():
+        try:
+            while True:
+                told.append("step")
+                yield
+        finally:
+            told.append("let go")
+
+    steps = Steps(callLater, hold(), pytest.fail, pytest.fail)
+    wait_until(lambda: bool(told))
+    steps.stop()
+    wait_until(lambda: told[-1] == "let go")
 
 
 def test_a_thread_is_not_starved_by_an_event_loop_that_keeps_the_lock():

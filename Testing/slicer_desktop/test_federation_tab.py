@@ -126,6 +126,7 @@ def test_from_invitation_to_cases_settings_and_journal(open_panel, invitation, t
     wait_until(lambda: panel.logic.facts.member["hours"] == "19:00-07:00")
     panel.idle()
     assert panel.logic.facts.member["cores_free"] == 1
+    assert ui.fedMessageLabel.text == "Saved. The site goes by these settings."
     ui.fedPauseButton.click()
     wait_until(lambda: ui.fedPauseButton.text == "Resume")
     assert "Paused" in ui.fedStateLabel.text

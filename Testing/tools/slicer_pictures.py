@@ -17,7 +17,7 @@ from pathlib import Path
 import qt
 import slicer
 
-SIZE = (1400, 880)
+SIZE = (1400, 940)
 LIMIT_S = 300.0
 
 
@@ -84,10 +84,11 @@ def see(panel: object) -> None:
 
 def follow(panel: object, site: Path) -> None:
     """Show what a site of the demo trained, with its plot."""
-    panel.ui.tabWidget.setCurrentWidget(panel.ui.federationTab)
-    panel.ui.fedSitePathEdit.currentPath = str(site)
-    wait_until(lambda: panel.ui.fedPlotButton.enabled, "the rounds of the site")
-    panel.ui.fedPlotButton.click()
+    ui = panel.ui
+    ui.tabWidget.setCurrentWidget(ui.federationTab)
+    ui.fedSitePathEdit.currentPath = str(site)
+    wait_until(lambda: site.name in ui.fedStateLabel.text and ui.fedPlotButton.enabled, "the rounds of the site")
+    ui.fedPlotButton.click()
 
 
 def take_all(demo: Path, runtime: str, out: Path) -> None:
@@ -113,7 +114,7 @@ def main() -> int:
     parser.add_argument("--demo", type=Path, required=True, help="folder that 'fedseg demo' made")
     parser.add_argument("--runtime", default="", help="the runtime's Python, if the module does not find it")
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
-    asked = parser.parse_args()
+    asked, _of_slicer = parser.parse_known_args()
     try:
         with settings_as_they_were():
             take_all(asked.demo, asked.runtime, asked.out)

@@ -2,7 +2,9 @@
 
 import ctypes
 import locale
+import logging
 import sys
+import threading
 import time
 import unittest
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from PySide6 import QtCore, QtWidgets
 from trame_slicer.core import SlicerApp
 
 from . import parameter_node, sample_data, widgets
-from .pythonqt import QtModule, WrappedClass, wrap
+from .pythonqt import QtModule, WrappedClass, slot_errors, wrap
 
 
 class Application:
@@ -34,6 +36,7 @@ class Application:
         self.startup = {name: value for name, value in _environment().items() if name not in {"PYTHONPATH"}}
         self._module_manager = QtCore.QObject()
         self._take_events, self._rest = _event_loop_under_lock()
+        self.paused = 0
 
     def connect(self, signal: str, function: Callable[[], None]) -> None:
         """Remember what Slicer would call when it has started; ``emit`` calls it."""
@@ -47,6 +50,13 @@ class Application:
 
     def applicationLogic(self) -> Any:
         return self.core.app_logic
+
+    def pauseRender(self) -> None:
+        """Draw nothing until ``resumeRender`` was called as often; there is nothing to draw here."""
+        self.paused += 1
+
+    def resumeRender(self) -> None:
+        self.paused -= 1
 
     def layoutManager(self) -> None:
         """There is no main window here, as with Slicer's --no-main-window."""
@@ -93,6 +103,24 @@ def single_shot(milliseconds: int, function: Callable[[], None]) -> None:
     timer.setSingleShot(True)
     timer.connect("timeout()", function)
     timer.start(milliseconds)
+
+
+class ApplicationLogHandler(logging.Handler):
+    """Takes what the module logs, as Slicer's log does: with Qt."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("FedSegSlicer"):
+            _needs_gui_thread("a log record")
+
+
+def _translated(text: str) -> str:
+    _needs_gui_thread("a translation")
+    return text
+
+
+def _needs_gui_thread(what: str) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        slot_errors.append(RuntimeError(f"{what} was made on another thread, where Slicer would use Qt"))
 
 
 def _environment() -> dict[str, str]:
@@ -178,7 +206,8 @@ def start(temporary: Path) -> Application:
     for name, kind in widgets.custom_classes.items():
         setattr(slicer if name.startswith("q") else ctk, name, WrappedClass(kind))
     i18n = ModuleType("slicer.i18n")
-    i18n.tr, i18n.translate = lambda text: text, lambda context, text: text
+    i18n.tr, i18n.translate = _translated, lambda context, text: _translated(text)
+    logging.getLogger().addHandler(ApplicationLogHandler())
     scripted = ModuleType("slicer.ScriptedLoadableModule")
     for kind in (ScriptedLoadableModule, ScriptedLoadableModuleWidget, ScriptedLoadableModuleLogic,
                  ScriptedLoadableModuleTest):  # fmt: skip
