@@ -19,6 +19,7 @@ if not MISSING:
 
     application.start(Path(_temporary.name))
     from panel_helpers import kept_session, open_panel  # noqa: F401
+    from see_panel import open_see_panel  # noqa: F401
     from slice_views import main_window  # noqa: F401
 
 

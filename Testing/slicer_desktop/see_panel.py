@@ -1,6 +1,7 @@
 """The module opened on its See tab, as tests click through it."""
 
 import numpy as np
+import pytest
 import qt
 from FedSegSlicerLib.SeeLogic import SeeState
 from panel_helpers import check_texts
@@ -62,3 +63,18 @@ def check_see_is_not_clipped(panel):
         assert not pictures._qt_object.geometry().intersects(panel.ui.seeSliceSlider._qt_object.geometry())
         last = pictures._qt_object.visualItemRect(pictures._qt_object.item(pictures.count - 1))
         assert last.bottom() <= pictures._qt_object.viewport().height()
+
+
+@pytest.fixture
+def open_see_panel(kept_session, monkeypatch):
+    panels = []
+
+    def open_():
+        monkeypatch.setattr(module.FedSegSlicerLogic, "makeSession", lambda self: kept_session)
+        panels.append(Panel())
+        return panels[-1]
+
+    yield open_
+    for panel in panels:
+        panel.widget.cleanup()
+        panel.own.deleteLater()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import qt
 import slicer
-import vtk
 from FedSegSlicerLib.Errors import UserError
 from FedSegSlicerLib.Parameters import KernelChoice
 from FedSegSlicerLib.SampleVolumes import factsOf
@@ -14,30 +13,13 @@ from FedSegSlicerLib.SeeLogic import SeeState
 from FedSegSlicerLib.Settings import RUNTIME, SITE_FOLDER, readSetting, writeSetting
 from scene_helpers import keep_pictures, neutral_paths, wait_until
 from see_helpers import BODY, make_site, small_outline, small_scan
-from see_panel import Panel, check_see_is_not_clipped
-
-import FedSegSlicer as module
+from see_panel import check_see_is_not_clipped
 
 pytestmark = pytest.mark.slicer
 
 
-@pytest.fixture
-def open_panel(kept_session, monkeypatch):
-    panels = []
-
-    def open_():
-        monkeypatch.setattr(module.FedSegSlicerLogic, "makeSession", lambda self: kept_session)
-        panels.append(Panel())
-        return panels[-1]
-
-    yield open_
-    for panel in panels:
-        panel.widget.cleanup()
-        panel.own.deleteLater()
-
-
-def test_from_volume_to_samples_and_the_panel_stays_alive(open_panel):
-    panel = open_panel()
+def test_from_volume_to_samples_and_the_panel_stays_alive(open_see_panel):
+    panel = open_see_panel()
     ui = panel.ui
     assert not ui.seeShowButton.enabled
     assert ui.seeShowButton.toolTip == "Choose a volume to look at."
@@ -68,10 +50,10 @@ def test_from_volume_to_samples_and_the_panel_stays_alive(open_panel):
     assert not ui.seeStopButton.enabled
 
 
-def test_pictures_show_the_slice_and_the_outline_fits_every_sample(open_panel):
+def test_pictures_show_the_slice_and_the_outline_fits_every_sample(open_see_panel):
     """The outline lies on the same pixels of every picture, and these are where the label map has its border."""
     volume = small_scan("CT")
-    panel = open_panel()
+    panel = open_see_panel()
     panel.ui.seeSamplesSpinBox.value = 3
     panel.show()
     bare = [panel.icon(row) for row in range(4)]
@@ -94,9 +76,9 @@ def test_pictures_show_the_slice_and_the_outline_fits_every_sample(open_panel):
     np.testing.assert_array_equal(panel.icon(2), bare[2])
 
 
-def test_the_slice_slider_goes_through_the_volume(open_panel):
+def test_the_slice_slider_goes_through_the_volume(open_see_panel):
     small_scan("CT")
-    panel = open_panel()
+    panel = open_see_panel()
     panel.ui.seeSamplesSpinBox.value = 1
     panel.show()
     slider = panel.ui.seeSliceSlider
@@ -113,9 +95,9 @@ def test_the_slice_slider_goes_through_the_volume(open_panel):
     assert panel.logic.scene.shown == kept
 
 
-def test_every_setting_makes_other_samples_and_is_kept_with_the_scene(open_panel):
+def test_every_setting_makes_other_samples_and_is_kept_with_the_scene(open_see_panel):
     small_scan("CT")
-    panel = open_panel()
+    panel = open_see_panel()
     panel.ui.seeSamplesSpinBox.value = 1
     panel.show()
     changes = {
@@ -143,9 +125,9 @@ def test_every_setting_makes_other_samples_and_is_kept_with_the_scene(open_panel
     panel.whole()
 
 
-def test_windows_are_linked_or_each_its_own(open_panel):
+def test_windows_are_linked_or_each_its_own(open_see_panel):
     small_scan("CT")
-    panel = open_panel()
+    panel = open_see_panel()
     panel.ui.seeSamplesSpinBox.value = 2
     panel.show()
     volumes = panel.logic.volumes
@@ -163,9 +145,9 @@ def test_windows_are_linked_or_each_its_own(open_panel):
     assert [volumes.window(index) for index in range(3)] == own
 
 
-def test_the_chosen_sample_is_measured_compared_and_kept(open_panel):
+def test_the_chosen_sample_is_measured_compared_and_kept(open_see_panel):
     small_scan("CT", "CT abdomen")
-    panel = open_panel()
+    panel = open_see_panel()
     ui = panel.ui
     panel.parameters.seeReference = None
     ui.seeSamplesSpinBox.value = 2
@@ -196,8 +178,8 @@ def test_the_chosen_sample_is_measured_compared_and_kept(open_panel):
     assert not ui.seeChosenCollapsibleButton.isVisible()  # the original is no sample
 
 
-def test_settings_go_to_the_site(open_panel, tmp_path):
-    panel = open_panel()
+def test_settings_go_to_the_site(open_see_panel, tmp_path):
+    panel = open_see_panel()
     ui = panel.ui
     assert (ui.seeUseButton.enabled, ui.seeUseButton.toolTip) == (False, "Choose your site's folder first.")
     ui.seeSitePathEdit.currentPath = str(make_site(tmp_path / "site"))
@@ -223,115 +205,9 @@ def test_settings_go_to_the_site(open_panel, tmp_path):
     assert "site.folder" in ui.seeMessageLabel.text
 
 
-def test_side_by_side_in_linked_slice_views(main_window, open_panel):
-    volume = small_scan("CT")
-    main_window.setLayout(3)
-    panel = open_panel()
-    assert panel.ui.seeViewsCheckBox.isVisibleTo(panel.ui.seeSamplesCollapsibleButton._qt_object)
-    panel.ui.seeSamplesSpinBox.value = 3
-    panel.show()
-    assert main_window.shown() == panel.logic.volumes.nodes()
-    assert len(main_window.shown()) == 4
-    wait_until(main_window.linked)
-    first = main_window.slicePlaces()
-    assert first == pytest.approx([panel.tab._point()[2]] * 4, abs=0.001)
-    panel.ui.seeSliceSlider.value = panel.ui.seeSliceSlider.value - 3
-    step = panel.logic.scene.original.ijkToLPS[2][2]
-    assert main_window.slicePlaces()[0] == pytest.approx(first[0] - 3 * step, abs=0.01)
-    assert len(set(main_window.slicePlaces())) == 1
-    panel.ui.seeViewsCheckBox.click()
-    assert main_window.layout == 3
-    panel.ui.seeViewsCheckBox.click()
-    assert len(main_window.shown()) == 4
-    panel.ui.seeSamplesSpinBox.value = 1
-    panel.whole()
-    wait_until(lambda: len(main_window.shown()) == 2)
-    panel.ui.seeVolumeSelector.setCurrentNode(None)
-    assert main_window.layout == 3
-    assert slicer.mrmlScene.IsNodePresent(volume)
-    assert "currentViewArrangement" in saved_scene()
-
-
-def test_segments_are_outlines_while_samples_are_side_by_side(main_window, open_panel):
-    volume = small_scan("CT")
-    displays = [small_outline(volume).GetDisplayNode() for _ in range(2)]
-    displays[1].SetVisibility2DFill(False)
-    panel = open_panel()
-    panel.show()
-    assert [display.GetVisibility2DFill() for display in displays] == [0, 0]
-    panel.ui.seeViewsCheckBox.click()
-    assert [display.GetVisibility2DFill() for display in displays] == [1, 0]
-
-
-def test_the_slice_views_are_given_back_while_another_tab_or_module_is_shown(main_window, open_panel):
+def test_stop_keeps_what_is_there(open_see_panel):
     small_scan("CT")
-    main_window.setLayout(3)
-    panel = open_panel()
-    panel.show()
-    panel.ui.tabWidget.setCurrentWidget(panel.ui.segmentTab)
-    assert main_window.layout == 3
-    panel.ui.tabWidget.setCurrentWidget(panel.ui.seeTab)
-    assert main_window.shown() == panel.logic.volumes.nodes()
-    panel.widget.exit()
-    assert main_window.layout == 3
-    panel.widget.enter()
-    assert main_window.shown() == panel.logic.volumes.nodes()
-
-
-def test_a_layout_that_the_user_chooses_meanwhile_stays(main_window, open_panel):
-    volume = small_scan("CT")
-    display = small_outline(volume).GetDisplayNode()
-    panel = open_panel()
-    panel.show()
-    main_window.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
-    panel.parameters.inputVolume = None
-    assert main_window.layout == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
-    assert not panel.ui.seeViewsCheckBox.isChecked()
-    assert display.GetVisibility2DFill()
-    panel.ui.seeViewsCheckBox.click()
-    assert main_window.shown() == panel.logic.volumes.nodes()
-
-
-def test_samples_of_a_volume_elsewhere_are_brought_into_view(main_window, open_panel):
-    small_scan("CT", "here")
-    far = small_scan("CT", "far away")
-    matrix = vtk.vtkMatrix4x4()
-    far.GetIJKToRASMatrix(matrix)
-    matrix.SetElement(0, 3, matrix.GetElement(0, 3) + 1000.0)
-    far.SetIJKToRASMatrix(matrix)
-    panel = open_panel()
-    panel.ui.seeVolumeSelector.setCurrentNode(slicer.util.getNode("here"))
-    panel.show()
-    before = main_window.centers()
-    panel.ui.seeVolumeSelector.setCurrentNode(far)
-    panel.show()
-    for old, new in zip(before, main_window.centers(), strict=True):
-        assert new[0] == pytest.approx(old[0] + 1000.0, abs=1.0)
-
-
-def test_a_scene_saved_meanwhile_knows_nothing_of_the_samples_and_their_layout(main_window, open_panel):
-    small_scan("CT", "the scan")
-    main_window.setLayout(3)
-    panel = open_panel()
-    panel.show()
-    assert len(main_window.shown()) > 1
-    text = saved_scene()
-    assert "the scan" in text
-    assert not [line[:150] for line in text.splitlines() if "FedSegGin" in line]
-    assert "currentViewArrangement" not in text
-
-
-def saved_scene() -> str:
-    """Return what Slicer would write of the scene."""
-    slicer.mrmlScene.SetSaveToXMLString(1)
-    slicer.mrmlScene.Commit()
-    slicer.mrmlScene.SetSaveToXMLString(0)
-    return slicer.mrmlScene.GetSceneXMLString()
-
-
-def test_stop_keeps_what_is_there(open_panel):
-    small_scan("CT")
-    panel = open_panel()
+    panel = open_see_panel()
     panel.ui.seeSamplesSpinBox.value = 11
     panel.ui.seeShowButton.click()
     wait_until(lambda: panel.logic.samples)
@@ -342,10 +218,10 @@ def test_stop_keeps_what_is_there(open_panel):
     assert not panel.ui.seeStopButton.enabled
 
 
-def test_unfit_volumes_and_failures_are_told(open_panel):
+def test_unfit_volumes_and_failures_are_told(open_see_panel):
     node = slicer.util.addVolumeFromArray(np.ones((2, 3, 4), np.int16))
     node.SetAndObserveTransformNodeID(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode").GetID())
-    panel = open_panel()
+    panel = open_see_panel()
     assert not panel.ui.seeShowButton.enabled
     assert "Harden the transform" in panel.ui.seeShowButton.toolTip
     assert panel.ui.seeProgressLabel.text == panel.ui.seeShowButton.toolTip
@@ -358,9 +234,9 @@ def test_unfit_volumes_and_failures_are_told(open_panel):
     assert "The disk is &lt;full&gt;." in panel.ui.seeMessageLabel.text
 
 
-def test_closing_the_scene_and_the_module_leaves_nothing(main_window, open_panel):
+def test_closing_the_scene_and_the_module_leaves_nothing(main_window, open_see_panel):
     small_scan("CT")
-    panel = open_panel()
+    panel = open_see_panel()
     panel.ui.seeSamplesSpinBox.value = 2
     panel.show()
     slicer.mrmlScene.Clear(False)
@@ -377,9 +253,9 @@ def test_closing_the_scene_and_the_module_leaves_nothing(main_window, open_panel
     assert names == {"scan"}
 
 
-def test_pictures_of_every_state_have_no_clipped_text(open_panel, tmp_path):
+def test_pictures_of_every_state_have_no_clipped_text(open_see_panel, tmp_path):
     writeSetting(RUNTIME, "")
-    panel = open_panel()
+    panel = open_see_panel()
     pictures = tmp_path / "pictures"
     pictures.mkdir()
 
