@@ -36,8 +36,8 @@ class CohortPanel:
         self._checked: tuple | None = None
         today = dt.date.today()
         ui.fedConsentDateEdit.setDate(qt.QDate(today.year, today.month, today.day))
-        prepareTable(ui.fedCaseTable, 0)
-        prepareTable(ui.fedNamingTable, 1)
+        prepareTable(ui.fedCaseTable, 0, MOST_ROWS)
+        prepareTable(ui.fedNamingTable, 1, MOST_ROWS)
         ui.fedCaseTable.setIconSize(qt.QSize(PICTURE, PICTURE))
         ui.fedAddCollapsibleButton.collapsed = True
         ui.fedAddCollapsibleButton.connect("contentsCollapsed(bool)", lambda _folded: self.update())

@@ -261,7 +261,7 @@ class FederationTab:
             _("The site can take part.") if told["ready"] else _("Something keeps the site from taking part:")
         )
         self.records.fillCheck(ui.fedCheckTable, told["findings"])
-        fitTable(ui.fedCheckTable, len(told["findings"]))
+        fitTable(ui.fedCheckTable)
 
 
 def usualFolder() -> str:

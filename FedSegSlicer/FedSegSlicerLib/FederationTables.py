@@ -2,17 +2,27 @@
 
 import qt
 
-_MOST = "FedSegMostRows"
+
+def prepareTable(table: object, stretched: int, most: int | None = None) -> None:
+    """Let column ``stretched`` take what room is left, and rows be as high as their words; call it once.
+
+    The table stays as high as its rows (see ``fitTable``) when the room for their words changes.
+    """
+    stretchColumn(table, stretched)
+    table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    settled = qt.QTimer(table)  # rows are measured by the new width only after the column has it
+    settled.setSingleShot(True)
+    settled.connect("timeout()", lambda: fitTable(table, most))
+    resized = "sectionResized(int,int,int)"
+    table.horizontalHeader().connect(resized, lambda _column, _old, _new: settled.start(0))
 
 
-def prepareTable(table: object, stretched: int) -> None:
-    """Let column ``stretched`` take what room is left, and rows be as high as their words."""
+def stretchColumn(table: object, stretched: int) -> None:
+    """Let column ``stretched`` take what room the others leave."""
     header = table.horizontalHeader()
     for column in range(table.columnCount):
         mode = qt.QHeaderView.Stretch if column == stretched else qt.QHeaderView.ResizeToContents
         header.setSectionResizeMode(column, mode)
-    table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-    table.verticalHeader().connect("sectionResized(int,int,int)", lambda _row, _old, _new: _setHeight(table))
 
 
 def fillTable(table: object, rows: list[list[str]], tips: list[str] | None = None) -> None:
@@ -25,17 +35,9 @@ def fillTable(table: object, rows: list[list[str]], tips: list[str] | None = Non
             table.setItem(number, column, item)
 
 
-def fitTable(table: object, most: int) -> None:
-    """Make the table as high as its rows, ``most`` of them at once, also when a narrower column makes them higher."""
-    table.setProperty(_MOST, most)
+def fitTable(table: object, most: int | None = None) -> None:
+    """Make the table as high as its rows: all of them, or the first ``most``."""
     table.resizeRowsToContents()
-    _setHeight(table)
-
-
-def _setHeight(table: object) -> None:
-    most = table.property(_MOST)
-    if most is None:
-        return
-    shown = min(int(most), table.rowCount)
+    shown = table.rowCount if most is None else min(most, table.rowCount)
     rows = sum(table.rowHeight(row) for row in range(shown))
     table.setFixedHeight(table.horizontalHeader().sizeHint.height() + rows + 2 * table.frameWidth + 2)

@@ -29,7 +29,7 @@ class RecordsPanel:
         self.ui = ui
         self.logic = logic
         self._shown: tuple[object, bool] | None = None
-        prepareTable(ui.fedJournalTable, 1)
+        prepareTable(ui.fedJournalTable, 1, MOST_ROWS)
         ui.fedJournalTable.setVisible(False)
         ui.fedJournalLabel.setVisible(False)
         ui.fedJournalButton.connect("clicked(bool)", lambda _on: self.logic.readJournal())

@@ -64,7 +64,8 @@ class SampleViews:
     """Shows volumes side by side, with outlines only of segmentations, and brings the former layout back.
 
     A scene that is saved meanwhile knows nothing of this layout and its views: Slicer would show an empty window where
-    the module has not made them yet.
+    the module has not made them yet. Its segments are outlines, though: Slicer tells nobody that a scene is about to be
+    saved.
 
     Args:
         layoutManager: ``slicer.app.layoutManager()``; None where there is no main window, and then nothing is shown.

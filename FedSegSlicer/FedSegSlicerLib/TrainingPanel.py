@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .FederationLogic import FederationLogic
-from .FederationTables import fillTable, fitTable, prepareTable
+from .FederationTables import fillTable, fitTable, prepareTable, stretchColumn
 from .FederationTypes import SiteFacts
 from .Parameters import DeviceChoice
 from .RoundPlots import RoundPlots, labelsOf
@@ -32,7 +32,7 @@ class TrainingPanel:
         self._known: dict[str, Any] | None = None
         for device in DeviceChoice:
             ui.fedDeviceComboBox.addItem(device.label())
-        prepareTable(ui.fedRoundTable, 0)
+        prepareTable(ui.fedRoundTable, 0, MOST_ROWS)
         self._showHours(None)
         self._showRounds([])
         ui.fedRunButton.connect("clicked(bool)", self._onRun)
@@ -108,7 +108,7 @@ class TrainingPanel:
         table.setHorizontalHeaderLabels(
             [_("Round"), _("Loss"), *(_("Dice, {label}").format(label=name) for name in labels)]
         )
-        prepareTable(table, 0)
+        stretchColumn(table, 0)
         rows = [
             [
                 _("{number} of {rounds}").format(number=entry["round_number"], rounds=entry["rounds"]),

@@ -13,8 +13,6 @@ import pytest
 from fault_networks import Networks, networks_allowed
 from fault_world import children_with_a_hook
 
-pytestmark = pytest.mark.skipif(not networks_allowed(), reason="network namespaces need root, Linux and iproute2")
-
 _ASK = """
 import socket, sys
 try:
@@ -29,6 +27,8 @@ except OSError:
 
 @pytest.fixture
 def networks() -> Iterator[Networks]:
+    if not networks_allowed():
+        pytest.skip("network namespaces need root, Linux and iproute2")
     with closing(Networks(["a", "b"])) as made:
         yield made
 
