@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 
 
 def member_row(folder: "SiteFolder") -> dict[str, Any]:
-    """Return what a member is: its names, fingerprints, settings and rounds."""
+    """Return what a member is: its names, fingerprints, settings, rounds, and the structures' colors (0 to 255)."""
     from FedSegCore.federation.site.control import known_control
     from FedSegCore.federation.site.keys import read_public_key, short_fingerprint
     from FedSegCore.federation.site.round_records import read_rounds
 
     settings, invitation, control = folder.settings(), folder.invitation(), known_control(folder)
+    contract = None if invitation is None else invitation.contract
     return {
         "name": settings.name,
         "federation": None if invitation is None else invitation.federation,
@@ -30,6 +31,7 @@ def member_row(folder: "SiteFolder") -> dict[str, Any]:
         "cores_free": control.cores_free,
         "device": control.device or settings.device,
         "rounds": [record.model_dump(mode="json") for record in read_rounds(folder)],
+        "colours": {} if contract is None else {label.name: label.colour for label in contract.labels},
     }
 
 

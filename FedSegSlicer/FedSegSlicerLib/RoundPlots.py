@@ -11,11 +11,18 @@ NAME = "FedSeg rounds"
 ROOM_FOR_LEGEND = 1.3
 """How far the axis reaches beyond the highest value: Slicer draws the legend over the upper right of the curves."""
 
+LOSS_COLOR = [128, 128, 128]
+
 
 class RoundPlots:
-    """Keeps a table node of rounds, a plot series for loss and for each label's Dice, and a chart of them."""
+    """Keeps a table node of rounds, a plot series for loss and for each label's Dice, and a chart of them.
+
+    Attributes:
+        colors: label to red, green, blue (0 to 255) of its curve; a label that has none gets one nobody has.
+    """
 
     def __init__(self) -> None:
+        self.colors: dict[str, list[int]] = {}
         self._table = self._chart = None
         self._series: dict[str, Any] = {}
 
@@ -53,12 +60,13 @@ class RoundPlots:
     def _fill(self, rounds: list[dict[str, Any]]) -> None:
         import vtk
 
-        labels = labelsOf(rounds)
+        colors: list[list[int] | None] = [LOSS_COLOR]
         columns: dict[str, list[float]] = {
             _("Round"): [float(entry["round_number"]) for entry in rounds],
             _("Loss"): [_number(entry["loss"]) for entry in rounds],
         }
-        for label in labels:
+        for label in labelsOf(rounds):
+            colors.append(self.colors.get(label))
             name = _("Dice, {label}").format(label=label)
             columns[name] = [_number(entry["dice"].get(label)) for entry in rounds]
         modified = self._table.StartModify()
@@ -76,18 +84,21 @@ class RoundPlots:
         self._chart.SetYAxisRange(0.0, ROOM_FOR_LEGEND * max(highest, 1.0))
         for number, name in enumerate(shown):
             if name not in self._series:
-                self._series[name] = self._newSeries(name, x, number)
+                self._series[name] = self._newSeries(name, x, isLoss=number == 0)
+                if (color := colors[number]) is None:
+                    self._series[name].SetUniqueColor()
+                else:
+                    self._series[name].SetColor(*(part / 255 for part in color))
 
-    def _newSeries(self, name: str, x: str, number: int) -> "slicer.vtkMRMLPlotSeriesNode":
+    def _newSeries(self, name: str, x: str, isLoss: bool) -> "slicer.vtkMRMLPlotSeriesNode":
         series = self._add("vtkMRMLPlotSeriesNode", name)
         series.SetAndObserveTableNodeID(self._table.GetID())
         series.SetXColumnName(x)
         series.SetYColumnName(name)
         series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
-        series.SetUniqueColor()
         # A round alone is a point; lines alone would not show it.
         series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
-        if number == 0:
+        if isLoss:
             series.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleDash)
         self._chart.AddAndObservePlotSeriesNodeID(series.GetID())
         return series

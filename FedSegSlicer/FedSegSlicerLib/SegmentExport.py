@@ -1,6 +1,5 @@
 """A result, as its user has left it, to a file: composed on another thread, written by the worker."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +70,13 @@ class SegmentExport:
             onDone: called when the file is there, whole.
             onError: called with what went wrong; then there is no file, or the former one.
         """
+        exchange = VolumeExchange(self._callLater)
         try:
             layers, segments = layersOf(node, volumeNode)
+            written = exchange.folder() / "labels.nrrd"
         except UserError as error:
             self._callLater(0, lambda error=error: onError(error))
             return
-        exchange = VolumeExchange(self._callLater)
-        written = exchange.folder() / "labels.nrrd"
         snapshot = takeSnapshot(volumeNode)
         order = {
             "labels": str(written),
@@ -88,7 +87,7 @@ class SegmentExport:
         }
 
         def end(callback: Callable[[], None]) -> None:
-            shutil.rmtree(exchange.folder(), ignore_errors=True)
+            exchange.clear()
             callback()
 
         def ask(_none: None) -> None:

@@ -149,11 +149,12 @@ class SegmentLogic:
         if self.state is not State.IDLE:
             return
         checkVolume(volumeNode)
+        folder = self._exchange.folder()
         self._run += 1
         number = self._run
         self.state = State.RUNNING
         place = place or VolumePlace(volumeNode)
-        pieces = self._exchange.folder() / f"result-{number}"
+        pieces = folder / f"result-{number}"
         params = {
             "modality": modality,
             "release": release,

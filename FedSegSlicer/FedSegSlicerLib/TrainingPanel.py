@@ -34,7 +34,7 @@ class TrainingPanel:
             ui.fedDeviceComboBox.addItem(device.label())
         prepareTable(ui.fedRoundTable, 0, MOST_ROWS)
         self._showHours(None)
-        self._showRounds([])
+        self._showRounds([], {})
         ui.fedRunButton.connect("clicked(bool)", self._onRun)
         ui.fedPauseButton.connect("clicked(bool)", self._onPause)
         ui.fedLeaveButton.connect("clicked(bool)", self._onLeave)
@@ -56,7 +56,7 @@ class TrainingPanel:
             self._known = settings
             self._showSettings(settings)
         if facts.member["rounds"] != self._rounds:
-            self._showRounds(facts.member["rounds"])
+            self._showRounds(facts.member["rounds"], facts.member["colours"])
         self._updateButtons(facts)
         isTraining = facts.state == "training"
         self.ui.fedRoundProgressBar.setVisible(isTraining)
@@ -101,8 +101,8 @@ class TrainingPanel:
             _("Show loss and Dice by round in a plot view.") if self._rounds else _("There is nothing to plot yet.")
         )
 
-    def _showRounds(self, rounds: list[dict[str, Any]]) -> None:
-        self._rounds = rounds
+    def _showRounds(self, rounds: list[dict[str, Any]], colors: dict[str, list[int]]) -> None:
+        self._rounds, self.plots.colors = rounds, colors
         table, labels = self.ui.fedRoundTable, labelsOf(rounds)
         table.setColumnCount(2 + len(labels))
         table.setHorizontalHeaderLabels(

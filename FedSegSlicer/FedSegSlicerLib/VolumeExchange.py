@@ -2,8 +2,6 @@
 
 import contextlib
 import logging
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from slicer.i18n import tr as _
 
 from .Background import onThread
 from .Errors import UserError
+from .PrivateFolder import PrivateFolder
 from .WorkerProcess import CallLater
 
 if TYPE_CHECKING:
@@ -143,15 +142,22 @@ class VolumeExchange:
 
     def __init__(self, callLater: CallLater) -> None:
         self._callLater = callLater
-        self._folder: Path | None = None
+        self._folder: PrivateFolder | None = None
         self._written: tuple[object, Path] | None = None
         self._count = 0
 
     def folder(self) -> Path:
-        """Return the folder (readable by this user only), made on first use."""
+        """Return the folder (readable by this user only), made on first use.
+
+        Raises:
+            UserError: ``disk.full``: it could not be made.
+        """
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="FedSegSlicer-"))
-        return self._folder
+            try:
+                self._folder = PrivateFolder()
+            except OSError as error:
+                raise unwritable(error) from error
+        return self._folder.path
 
     def export(
         self,
@@ -181,7 +187,7 @@ class VolumeExchange:
         """Delete everything that was written."""
         self._written = None
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
     def _forgetWritten(self) -> None:

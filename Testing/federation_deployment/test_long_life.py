@@ -36,7 +36,7 @@ from FedSegCore.federation.site.journal_entries import Refused
 from FedSegCore.federation.site.node import SiteProcesses, SiteState
 from FedSegCore.federation.site.state import site_state
 from FedSegCore.federation.site.status import read_status
-from FedSegCore.federation.site.trainer_process import _gone
+from FedSegCore.federation.site.trainer_server import _gone
 from FedSegCore.federation.superexec import forget_tokens
 
 

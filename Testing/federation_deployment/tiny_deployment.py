@@ -16,7 +16,7 @@ from FedSegCore.federation.config import AggregationConfig, FederationConfig
 from FedSegCore.federation.site.cohort_trainer import CohortTrainer
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.policy import SitePolicy, TrainingLimits
-from FedSegCore.federation.site.trainer_process import TrainerServer
+from FedSegCore.federation.site.trainer_server import TrainerServer
 from FedSegCore.learning.config import TrainingConfig
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.volumes.labels import CodedTerm, Label, LabelContract

@@ -161,7 +161,7 @@ def test_rounds_as_table_and_plots_of_slicer(open_panel, tmp_path):
         for n, loss, dice in ((1, 0.9, {}), (2, 0.5, {"liver": 0.25}), (3, 0.25, {"liver": 0.75, "spleen": 0.5}))
     ]
     training = panel.tab.training
-    training._showRounds(rounds)
+    training._showRounds(rounds, {"liver": [255, 0, 51]})
     assert panel.rows(panel.ui.fedRoundTable) == [
         ["3 of 3", "0.250", "0.750", "0.500"],
         ["2 of 3", "0.500", "0.250", "–"],
@@ -174,6 +174,10 @@ def test_rounds_as_table_and_plots_of_slicer(open_panel, tmp_path):
     assert math.isnan(table.GetTable().GetValueByName(0, "Dice, liver").ToDouble())
     chart = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode")
     assert chart.GetNumberOfPlotSeriesNodes() == 3
+    loss, liver, spleen = (tuple(chart.GetNthPlotSeriesNode(n).GetColor()) for n in range(3))
+    assert loss == pytest.approx((0.5, 0.5, 0.5), abs=0.01)
+    assert liver == pytest.approx((1.0, 0.0, 0.2))  # its curve has the color of the structure
+    assert spleen not in (loss, liver)
     assert not chart.GetSaveWithScene()
     assert chart.GetYAxisRange() == pytest.approx((0.0, 1.3))
     training.plots.update([*rounds, {"round_number": 4, "rounds": 4, "loss": 0.1, "dice": {"liver": 0.8}}])

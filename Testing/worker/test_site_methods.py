@@ -164,7 +164,10 @@ def test_rounds_are_kept_for_the_sites_own_people(methods, site):
     (kept,) = read_rounds(folder)
     assert (kept.round_number, kept.rounds, kept.loss, kept.cases, kept.seconds) == (3, 9, 0.25, 2, 5.5)
     assert kept.dice == {"liver": pytest.approx(0.7), "spleen": 1.0}
-    assert call(methods, "site.state", site=site)["member"]["rounds"][0]["dice"]["spleen"] == 1.0
+    member = call(methods, "site.state", site=site)["member"]
+    assert member["rounds"][0]["dice"]["spleen"] == 1.0
+    labels = folder.invitation().contract.labels
+    assert member["colours"] == {label.name: label.colour for label in labels} != {}
     if os.name != "nt":
         assert folder.round_records.stat().st_mode & 0o077 == 0
 
