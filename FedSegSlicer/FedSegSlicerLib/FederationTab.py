@@ -4,7 +4,6 @@ from pathlib import Path
 
 import ctk
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from .CohortPanel import CohortPanel
@@ -16,6 +15,7 @@ from .JsonRpcClient import Progress
 from .Parameters import FedSegSlicerParameterNode
 from .RecordsPanel import RecordsPanel
 from .ReleaseNews import ReleaseNews
+from .SaveDialog import askFileToWrite
 from .Settings import SITE_FOLDER, readSetting, writeSetting
 from .Signal import Signal
 from .TrainingPanel import TrainingPanel
@@ -148,13 +148,9 @@ class FederationTab:
         self._onTold(_("The fingerprint is on the clipboard."))
 
     def _onSaveRequest(self, _checked: bool = False) -> None:
-        name = qt.QFileDialog.getSaveFileName(
-            slicer.util.mainWindow(), _("Save the request"), "join-request.json", "JSON (*.json)"
-        )
-        # PySide gives (name, filter) where PythonQt gives the name.
-        name = name[0] if isinstance(name, tuple) else name
-        if name:
-            self.saveRequestTo(Path(name))
+        path = askFileToWrite(_("Save the request"), "join-request", ["JSON (*.json)"])
+        if path is not None:
+            self.saveRequestTo(path)
 
     def saveRequestTo(self, path: Path) -> None:
         """Write the request to a file and say how that went."""

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
+from .SaveDialog import askFileToWrite
 from .SegmentationResult import ResultRow
 from .SegmentExport import dicomFilesOf
 from .SegmentLogic import SegmentLogic
@@ -83,13 +83,9 @@ class ResultPanel:
         kinds = ["Slicer (*.seg.nrrd)", "NIfTI (*.nii.gz)", "NRRD (*.nrrd)"]
         if dicomFilesOf(self._volume):
             kinds.append("DICOM SEG (*.dcm)")
-        name = qt.QFileDialog.getSaveFileName(
-            slicer.util.mainWindow(), _("Export the segmentation"), "segmentation.seg.nrrd", ";;".join(kinds)
-        )
-        # PySide gives (name, filter) where PythonQt gives the name.
-        name = name[0] if isinstance(name, tuple) else name
-        if name:
-            self.exportTo(Path(name))
+        path = askFileToWrite(_("Export the segmentation"), "segmentation", kinds)
+        if path is not None:
+            self.exportTo(path)
 
     def exportTo(self, path: Path) -> None:
         """Write the result to a file and say how that went."""
