@@ -1,15 +1,24 @@
 """MONAI imports all packages that it could use; what nothing here uses is hidden from it: processes start sooner."""
 
+import importlib
 import sys
 
-_UNUSED = ("ignite", "matplotlib.pyplot")
-"""MONAI's engines and its plots; ignite brings torch.distributed with everything it needs."""
+_UNUSED = ("ignite", "matplotlib.pyplot", "scipy.signal")
+"""MONAI's engines, plots and filters; ignite brings most of torch.distributed with it."""
 
 
-def hide_unused_packages() -> None:
-    """Let imports of packages that nothing here uses fail; for the entry of a process of our own, before MONAI.
+def import_monai() -> None:
+    """Import MONAI as if packages that nothing here asks it for were not installed.
 
-    A program that uses this code beside others must not call it.
+    For the start of a process of our own, before anything else imports MONAI: its engines are not to be had in that
+    process. The packages themselves are; does nothing where MONAI is imported already.
     """
-    for name in _UNUSED:
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # so documented: an import of it then fails
+    if "monai" in sys.modules:
+        return
+    hidden = [name for name in _UNUSED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None makes an import fail, as documented
+    try:
+        importlib.import_module("monai")
+    finally:
+        for name in hidden:
+            del sys.modules[name]

@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 
-from FedSegCore.common.optional_packages import hide_unused_packages
 from FedSegCore.worker.channel import LineChannel
 from FedSegCore.worker.methods import Methods
 from FedSegCore.worker.server import WorkerServer, watch_parent
@@ -16,7 +15,6 @@ def run_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    hide_unused_packages()
     channel = LineChannel.over_standard_streams()
     watch_parent(lambda: os._exit(0))
     WorkerServer(channel, Methods()).serve()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, S
 
 from FedSegCore import __version__
 from FedSegCore.common.files import sha256_of
+from FedSegCore.common.optional_packages import import_monai
 from FedSegCore.common.progress import Progress
 from FedSegCore.worker.environment import available_devices, package_versions
 from FedSegCore.worker.exporting import ExportedSegment, export_segmentation
@@ -267,6 +268,7 @@ class Methods:
         """
         if self._previewer is not None:
             return
+        import_monai()
         import FedSegCore.inference.segment_file  # noqa: F401
 
     def _initialize(self, _params: InitializeParams) -> dict[str, Any]:
@@ -291,6 +293,7 @@ class Methods:
 
     def _segment(self, params: SegmentParams, progress: Progress) -> dict[str, Any]:
         progress.update(0.0, "starting")
+        import_monai()
         from FedSegCore.inference.segment_file import SegmentOrder, segment_file
         from FedSegCore.inference.segmenter import Segmenter
 
@@ -344,6 +347,7 @@ class Methods:
 
     def _gin(self, progress: Progress) -> "GinPreviewer":
         progress.update(0.0, "starting")
+        import_monai()
         from FedSegCore.worker.gin_preview import GinPreviewer
 
         if self._previewer is None:

@@ -1,26 +1,31 @@
-"""A trainer starts without the packages that MONAI would import and nothing here uses."""
+"""Processes of ours start without the packages that MONAI would import and nothing here uses."""
 
 import subprocess
 import sys
 
-START = """
+LEAN = """
 import sys
-from FedSegCore.common.optional_packages import hide_unused_packages
-hide_unused_packages()
+from FedSegCore.common.optional_packages import import_monai
+import_monai()
 import FedSegCore.federation.site.trainer_server
-import FedSegCore.reporting.overlays  # a worker draws pictures all the same
-print(" ".join(sys.modules))
+import FedSegCore.inference.segment_file
+imported = set(sys.modules)
+import ignite.engine, matplotlib.pyplot, scipy.signal  # who asks for them gets them all the same
+print(" ".join(imported))
 """
+
+ENTRY = "import sys, FedSegCore.federation.site.trainer_process; print(' '.join(sys.modules))"
+
+
+def imported_by(code: str) -> set[str]:
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
 def test_a_trainer_starts_without_what_nothing_here_uses():
-    started = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, check=True)
-    imported = set(started.stdout.split())
+    imported = imported_by(LEAN)
     assert {"monai", "torch", "FedSegCore.learning.trainer"} <= imported
-    assert imported.isdisjoint({"torch.distributed.fsdp", "ignite.engine"})
+    assert imported.isdisjoint({"ignite", "torch.distributed.fsdp", "matplotlib.pyplot", "scipy.signal"})
 
 
-def test_the_trainers_entry_waits_for_its_folder_before_it_loads_anything():
-    code = "import sys, FedSegCore.federation.site.trainer_process as _; print(' '.join(sys.modules))"
-    started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert {"torch", "monai"}.isdisjoint(started.stdout.split())
+def test_the_trainers_entry_loads_nothing_heavy_before_it_knows_its_folder():
+    assert {"torch", "monai"}.isdisjoint(imported_by(ENTRY))

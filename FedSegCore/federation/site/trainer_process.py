@@ -16,7 +16,7 @@ from multiprocessing.connection import Listener
 from pathlib import Path
 from types import FrameType
 
-from FedSegCore.common.optional_packages import hide_unused_packages
+from FedSegCore.common.optional_packages import import_monai
 from FedSegCore.federation.private_files import write_private
 from FedSegCore.federation.process_group import follow_parent
 from FedSegCore.federation.process_log import log_to_json, log_to_stderr
@@ -43,7 +43,7 @@ def main() -> None:
     follow_parent(arguments.parent_pid)
     folder = SiteFolder.open(arguments.folder)
     log_to_json(folder.logs, "trainer")
-    hide_unused_packages()
+    import_monai()
     from FedSegCore.federation.site.cohort_trainer import CohortTrainer
     from FedSegCore.federation.site.trainer_server import TrainerServer
 
