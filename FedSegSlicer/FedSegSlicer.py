@@ -3,7 +3,6 @@
 This file is thin: each tab and each duty has its own file in FedSegSlicerLib.
 """
 
-import qt
 import slicer
 from FedSegSlicerLib import VERSION
 from FedSegSlicerLib.Parameters import FedSegSlicerParameterNode
@@ -61,6 +60,7 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.federationTab = None
         self.closeQuestion = None
         self.runtimePanel = None
+        self.tabHeights = None
         self._parameters = None
         self._guiTag = None
 
@@ -73,6 +73,7 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from FedSegSlicerLib.SeeTab import SeeTab
         from FedSegSlicerLib.SeeViews import SampleViews
         from FedSegSlicerLib.SegmentTab import SegmentTab
+        from FedSegSlicerLib.TabHeights import TabHeights
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/FedSegSlicer.ui"))
         self.layout.addWidget(uiWidget)
@@ -90,20 +91,13 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         sessions = [tab.logic.session for tab in tabs]
         installer = self.logic.makeRuntimeInstaller(sessions[0].locator)
         self.runtimePanel = RuntimePanel(self.ui, installer, sessions, self._onRuntimeChanged)
-        self.ui.tabWidget.connect("currentChanged(int)", lambda _index: self._fitTabs())
-        self._fitTabs()
+        self.tabHeights = TabHeights(self.ui.tabWidget)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._onSceneEnd)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneEnd)
         self.initializeParameterNode()
-
-    def _fitTabs(self) -> None:
-        """Let the tab that is shown have the height it needs, not that of the highest."""
-        ui = self.ui
-        for page in (ui.segmentTab, ui.seeTab, ui.federationTab):
-            isShown = page == ui.tabWidget.currentWidget()
-            height = qt.QSizePolicy.Preferred if isShown else qt.QSizePolicy.Ignored
-            page.setSizePolicy(qt.QSizePolicy.Preferred, height)
+        if self.parent.isEntered:  # it was reloaded while it is shown
+            self.enter()
 
     def cleanup(self) -> None:
         """Stop the worker and let go of the scene; called before the widget is destroyed."""

@@ -1,4 +1,4 @@
-"""Tables of the Federation tab."""
+"""Tables that are as high as their rows."""
 
 import qt
 
@@ -9,6 +9,7 @@ def prepareTable(table: object, stretched: int, most: int | None = None) -> None
     The table stays as high as its rows (see ``fitTable``) when the room for their words changes.
     """
     stretchColumn(table, stretched)
+    keepHeight(table)
     table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
     settled = qt.QTimer(table)  # rows are measured by the new width only after the column has it
     settled.setSingleShot(True)
@@ -23,6 +24,11 @@ def stretchColumn(table: object, stretched: int) -> None:
     for column in range(table.columnCount):
         mode = qt.QHeaderView.Stretch if column == stretched else qt.QHeaderView.ResizeToContents
         header.setSectionResizeMode(column, mode)
+
+
+def keepHeight(table: object) -> None:
+    """Let the table be as high as it was made, and leave room that is left over to others."""
+    table.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
 
 
 def fillTable(table: object, rows: list[list[str]], tips: list[str] | None = None) -> None:

@@ -218,3 +218,15 @@ def test_module_metadata_and_self_test():
     test = module.FedSegSlicerTest()
     test.setUp()
     test.runTest()
+
+
+def test_a_module_that_is_reloaded_while_it_is_shown_lists_its_models(open_panel):
+    """Slicer makes the widgets anew then, and does not tell that the module is entered."""
+    panel = open_panel()
+    panel.widget.cleanup()
+    again = type(panel.widget)()
+    again.parent._qt_object.isEntered = True
+    again.setup()
+    wait_until(lambda: again.segmentTab._choices.releases)
+    again.cleanup()
+    again.parent._qt_object.deleteLater()
