@@ -6,6 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .FederationTables import fitTable, prepareTable
 from .SegmentLogic import State
 from .SegmentQueue import Decide, Entry, SegmentQueue, entriesOfScene
 from .Settings import RELEASES_FOLDER, readSetting
@@ -33,9 +34,9 @@ class QueuePanel:
         self._decide = decide
         self._device = device
         self._entries: list[Entry] = []
-        header = self.ui.queueTable.horizontalHeader()
-        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        header.setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
+        prepareTable(self.ui.queueTable, 0, MOST_ROWS)
+        # What cannot be segmented says why, in a sentence: both columns wrap their words.
+        self.ui.queueTable.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)
         self.ui.queueCollapsibleButton.collapsed = True
         self.ui.queueCollapsibleButton.connect("contentsCollapsed(bool)", self._onFolded)
         self.ui.queueButton.connect("clicked(bool)", self._onButton)
@@ -88,6 +89,7 @@ class QueuePanel:
             if item is not None:
                 item.setText(entry.words())
                 item.setToolTip(entry.error.remedy if entry.error is not None else "")
+        fitTable(self.ui.queueTable, MOST_ROWS)
         self.update()
 
     def _marked(self) -> list[Entry]:
@@ -113,6 +115,4 @@ class QueuePanel:
                 table.setItem(row, 1, qt.QTableWidgetItem(""))
         finally:
             table.blockSignals(blocked)
-        height = table.horizontalHeader().sizeHint.height() + 2 * table.frameWidth
-        rows = max(1, min(MOST_ROWS, len(entries)))
-        table.setFixedHeight(height + rows * table.verticalHeader().defaultSectionSize)
+        fitTable(table, MOST_ROWS)

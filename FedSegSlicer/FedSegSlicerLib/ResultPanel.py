@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import qt
 from slicer.i18n import tr as _
 
+from .FederationTables import keepHeight
 from .SaveDialog import askFileToWrite
-from .SegmentationResult import ResultRow
+from .SegmentationResult import ResultRow, findResult
 from .SegmentExport import dicomFilesOf
 from .SegmentLogic import SegmentLogic
 from .SegmentTypes import Outcome
@@ -37,6 +38,8 @@ class ResultPanel:
         self._volume: vtkMRMLScalarVolumeNode | None = None
         self._outcome: Outcome | None = None
         self._taken = False
+        self._outcomes: dict[str, Outcome] = {}
+        self._takenBack: set[str] = set()
         self._prepareTable()
         self.ui.undoButton.connect("clicked(bool)", self._onUndo)
         self.ui.exportButton.connect("clicked(bool)", self._onExport)
@@ -47,14 +50,38 @@ class ResultPanel:
         self._volume = self._outcome = None
         self.ui.resultCollapsibleButton.setVisible(False)
 
+    def keep(self, outcome: Outcome, volume: "vtkMRMLScalarVolumeNode") -> None:
+        """Remember what was found in a volume, to show it whenever that volume is chosen."""
+        self._outcomes[volume.GetID()] = outcome
+        self._takenBack.discard(volume.GetID())
+
+    def choose(self, volume: "vtkMRMLScalarVolumeNode | None") -> bool:
+        """Show what was found in a volume, and return whether anything is known."""
+        outcome = self._outcomes.get(volume.GetID()) if volume is not None else None
+        if outcome is None or findResult(volume) is not outcome.node:
+            self.clear()
+            return False
+        self._fill(outcome, volume)
+        return True
+
+    def forget(self) -> None:
+        """Forget everything, as when the scene is closed."""
+        self._outcomes.clear()
+        self._takenBack.clear()
+        self.clear()
+
     def show(self, outcome: Outcome, volume: "vtkMRMLScalarVolumeNode") -> None:
-        """Show what was found in a volume."""
-        self._outcome, self._volume, self._taken = outcome, volume, False
+        """Show what was found in a volume just now."""
+        self.keep(outcome, volume)
+        self._fill(outcome, volume)
+
+    def _fill(self, outcome: Outcome, volume: "vtkMRMLScalarVolumeNode") -> None:
+        self._outcome, self._volume, self._taken = outcome, volume, volume.GetID() in self._takenBack
         self.ui.resultTable.setHorizontalHeaderItem(2, qt.QTableWidgetItem(_meanCaption(outcome.intensityUnit)))
         self._fillTable(outcome.rows)
         self.ui.checkLabel.text = checkWords(outcome.rows, outcome.checks)
         self.ui.checkLabel.setVisible(bool(self.ui.checkLabel.text))
-        self.ui.resultLabel.text = resultWords(outcome)
+        self._sayHow()
         self.ui.resultCollapsibleButton.setVisible(True)
         self.update()
 
@@ -69,15 +96,18 @@ class ResultPanel:
     def _onUndo(self, _checked: bool = False) -> None:
         self.logic.undo(self._volume)
         if not self.logic.canUndo(self._volume):
+            self._outcomes.pop(self._volume.GetID(), None)
             self.clear()  # there was nothing before
         else:
             self._taken = not self._taken
+            (self._takenBack.add if self._taken else self._takenBack.discard)(self._volume.GetID())
             self.update()
-            if self._taken:
-                self.ui.resultLabel.text = _("What was there before is back. Redo shows this result again.")
-            else:
-                self.ui.resultLabel.text = resultWords(self._outcome)
+            self._sayHow()
         self._onUndone()
+
+    def _sayHow(self) -> None:
+        back = _("What was there before is back. Redo shows this result again.")
+        self.ui.resultLabel.text = back if self._taken else resultWords(self._outcome)
 
     def _onExport(self, _checked: bool = False) -> None:
         kinds = ["Slicer (*.seg.nrrd)", "NIfTI (*.nii.gz)", "NRRD (*.nrrd)"]
@@ -104,6 +134,7 @@ class ResultPanel:
 
     def _prepareTable(self) -> None:
         table = self.ui.resultTable
+        keepHeight(table)
         header = table.horizontalHeader()
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         for column in (1, 2):

@@ -13,7 +13,7 @@ from .Parameters import DeviceChoice, FedSegSlicerParameterNode, ModalityChoice
 from .QueuePanel import QueuePanel
 from .ReadyCheck import Choices, modalityToUse, reasonNotReady, releasesFor, releaseToUse
 from .ResultPanel import ResultPanel
-from .SegmentationResult import findResult
+from .SegmentationResult import bringBack, segmentedVolume
 from .SegmentLogic import SegmentLogic, State
 from .SegmentQueue import SegmentQueue
 from .SegmentTypes import Expectation, Inspection, Outcome, Release
@@ -81,10 +81,12 @@ class SegmentTab:
             self.queue.queue.cancelAll()
         self.logic.cancel()
         self.logic.forget()
+        self.result.forget()
 
     def cleanup(self) -> None:
         """End everything; the widgets are about to be destroyed."""
         self.logic.session.started.disconnect(self._onWorkerStarted)
+        self.queue.queue.changed.disconnect(self._onQueue)
         self.queue.cleanup()
         self.logic.close()
         self.setParameters(None)
@@ -120,6 +122,7 @@ class SegmentTab:
         self.logic.finished.connect(self._onFinished)
         self.logic.failed.connect(self._onFailed)
         self.logic.session.started.connect(self._onWorkerStarted)
+        self.queue.queue.changed.connect(self._onQueue)
 
     # What the user does
 
@@ -144,6 +147,7 @@ class SegmentTab:
             )
         except UserError as error:
             self._showError(error)
+            self.result.choose(self._choices.volume)
 
     def _onParameters(self, *_args: object) -> None:
         parameters = self._parameters
@@ -158,11 +162,16 @@ class SegmentTab:
             self._observeVolume(volume)
             self._choices.inspection = None
             self._showError(None)
-            self.result.clear()
+            self._showKnown()
             if volume is not None:
                 self._inspect(volume)
         self._fillReleases()
         self._update()
+
+    def _showKnown(self) -> None:
+        """Show the chosen volume's result, if it has one, also where those of others were shown since."""
+        if self.result.choose(self._choices.volume):
+            bringBack(self._choices.volume)
 
     def _observeVolume(self, volume: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
         for node, tag in self._volumeObservers:
@@ -239,15 +248,23 @@ class SegmentTab:
         self.ui.progressLabel.text = " · ".join(word for word in words if word)
 
     def _onFinished(self, outcome: Outcome) -> None:
-        if self._choices.volume is not None and findResult(self._choices.volume) is outcome.node:
-            self.result.show(outcome, self._choices.volume)  # and not another one of the queue
+        volume = segmentedVolume(outcome.node)
+        if volume is not None:  # it is none for a moment of a sequence
+            self.result.keep(outcome, volume)
+        self.result.choose(self._choices.volume)  # and not another one of the queue
         self._update()
 
     def _onFailed(self, error: UserError) -> None:
         self._showError(None if error.isCancelled else error)
+        self.result.choose(self._choices.volume)  # nothing was changed: what was there before is there still
         self._update()
         if error.isCancelled:
             self.ui.progressLabel.text = error.cause
+            self.ui.progressLabel.setVisible(True)
+
+    def _onQueue(self) -> None:
+        if not self.queue.queue.isRunning and self._parameters is not None:
+            self._showKnown()  # and not the last one of the queue
 
     # What is shown
 

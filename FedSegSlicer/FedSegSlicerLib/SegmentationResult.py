@@ -14,6 +14,8 @@ ROLE = "FedSegSlicer.SegmentedVolume"
 """Node reference from a result to the volume it was made of."""
 RELEASE = "FedSegSlicer.Release"
 """Attribute of a result: what segmented it."""
+PUT_ASIDE = "FedSegSlicer.PutAside"
+"""Attribute of a result that is not shown because that of another volume is."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ def findResult(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> "slicer.vtkMRMLS
         if node.GetNodeReferenceID(ROLE) == volumeNode.GetID():
             return node
     return None
+
+
+def segmentedVolume(node: "slicer.vtkMRMLSegmentationNode") -> "slicer.vtkMRMLScalarVolumeNode | None":
+    """Return the volume that a result was made of; None if it is gone, or a moment of a sequence."""
+    return node.GetNodeReference(ROLE) if node.GetScene() is not None else None
 
 
 def placeResult(
@@ -175,8 +182,13 @@ def _placeBeside(node: "slicer.vtkMRMLSegmentationNode", volumeNode: "slicer.vtk
 def show(
     node: "slicer.vtkMRMLSegmentationNode", volumeNode: "slicer.vtkMRMLScalarVolumeNode", pieces: Pieces
 ) -> Iterator[None]:
-    """Show the result over its volume in the slice views and in 3-D, and bring both into view; in short steps."""
+    """Show the result over its volume in the slice views and in 3-D, and bring both into view; in short steps.
+
+    The results of other volumes, which would lie over this one, are put aside; see ``bringBack``.
+    """
     _showInSlices(volumeNode)
+    yield
+    _putOthersAside(node)
     yield
     display = node.GetDisplayNode()
     display.SetVisibility(True)
@@ -187,10 +199,38 @@ def show(
         largest = max(found, key=lambda piece: len(piece.surface.points))
         slicer.vtkMRMLSliceNode.JumpAllSlices(volumeNode.GetScene(), *largest.center)
     yield
-    layoutManager = slicer.app.layoutManager()
-    for index in range(layoutManager.threeDViewCount if layoutManager is not None else 0):
-        layoutManager.threeDWidget(index).threeDView().resetFocalPoint()
+    for view in _threeDViews():
+        view.resetFocalPoint()
         yield
+
+
+def _threeDViews() -> list[Any]:
+    layoutManager = slicer.app.layoutManager()
+    count = layoutManager.threeDViewCount if layoutManager is not None else 0
+    return [layoutManager.threeDWidget(index).threeDView() for index in range(count)]
+
+
+def bringBack(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> None:
+    """Show a volume and its result where that was put aside, and put the others aside."""
+    node = findResult(volumeNode)
+    if node is None or not node.GetAttribute(PUT_ASIDE):
+        return
+    with slicer.util.RenderBlocker():
+        _showInSlices(volumeNode)
+        _putOthersAside(node)
+        node.GetDisplayNode().SetVisibility(True)
+        for view in _threeDViews():
+            view.resetFocalPoint()
+
+
+def _putOthersAside(shown: "slicer.vtkMRMLSegmentationNode") -> None:
+    shown.RemoveAttribute(PUT_ASIDE)
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        display = node.GetDisplayNode()
+        if node is shown or segmentedVolume(node) is None or display is None or not display.GetVisibility():
+            continue
+        node.SetAttribute(PUT_ASIDE, "yes")
+        display.SetVisibility(False)
 
 
 def _showInSlices(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> None:

@@ -113,6 +113,75 @@ def test_several_volumes_are_marked_segmented_and_told(open_panel, patients):
     assert not ui.resultCollapsibleButton.isVisible()  # the volume chosen above was not among them
 
 
+def test_cancelling_another_run_brings_the_former_result_back(open_panel, patients):
+    volume = load_volume(patients["CT"], "CT abdomen")
+    panel = open_panel()
+    panel.ready()
+    ui = panel.ui
+    ui.segmentButton.click()
+    panel.idle()
+    shown = table_of(ui)
+    ui.releaseComboBox.currentIndex = 1  # the slow one
+    ui.segmentButton.click()
+    assert not ui.resultCollapsibleButton.isVisible()
+    wait_until(lambda: ui.progressBar.value > 0)
+    ui.segmentButton.click()
+    panel.idle()
+    assert (ui.progressLabel.isVisible(), ui.progressLabel.text) == (True, "Cancelled.")
+    assert ui.resultCollapsibleButton.isVisible()
+    assert table_of(ui) == shown
+    assert "tiny-CT-v2" in ui.resultLabel.text
+    assert ui.undoButton.enabled
+    ui.undoButton.click()
+    assert findResult(volume) is None
+    assert not ui.resultCollapsibleButton.isVisible()
+
+
+def test_every_volume_of_the_queue_shows_its_result_when_it_is_chosen(open_panel, patients):
+    """The result of another volume, which may lie in the same place, is put aside meanwhile."""
+    volumes = [load_volume(patients["CT"], name) for name in ("first", "second")]
+    panel = open_panel()
+    panel.ready()
+    ui = panel.ui
+    ui.queueCollapsibleButton.collapsed = False
+    ui.queueButton.click()
+    wait_until(lambda: not panel.widget.segmentTab.queue.queue.isRunning)
+    visible = lambda: [findResult(each).GetDisplayNode().GetVisibility() for each in volumes]  # noqa: E731
+    assert visible() == [1, 0]  # the chosen one, and not the last one of the queue
+    for chosen, expected in ((1, [0, 1]), (0, [1, 0]), (1, [0, 1])):
+        ui.inputSelector.setCurrentNode(volumes[chosen])
+        assert ui.resultCollapsibleButton.isVisible()
+        assert visible() == expected
+    findResult(volumes[1]).GetDisplayNode().SetVisibility(False)  # as the user wants it
+    ui.inputSelector.setCurrentNode(None)
+    assert not ui.resultCollapsibleButton.isVisible()
+    ui.inputSelector.setCurrentNode(volumes[1])
+    assert visible() == [0, 0]
+    slicer.mrmlScene.RemoveNode(findResult(volumes[0]))
+    ui.inputSelector.setCurrentNode(volumes[0])
+    assert not ui.resultCollapsibleButton.isVisible()
+
+
+def test_what_became_of_each_volume_can_be_read_in_the_narrow_table(open_panel, patients):
+    load_volume(patients["CT"], "a name such as scanners give, which is longer than what stands beside it")
+    for number in range(2):
+        slicer.util.addVolumeFromArray(np.ones((4, 5, 6), np.int16), name=f"flat {number}")
+    panel = open_panel()
+    panel.ready()
+    ui = panel.ui
+    panel.widget.parent._qt_object.resize(340, 1400)
+    ui.queueCollapsibleButton.collapsed = False
+    ui.queueButton.click()
+    wait_until(lambda: not panel.widget.segmentTab.queue.queue.isRunning)
+    slicer.app.processEvents()
+    table = ui.queueTable._qt_object
+    assert not table.horizontalScrollBar().isVisible()
+    assert not table.verticalScrollBar().isVisible()
+    for row in range(3):
+        assert table.visualItemRect(table.item(row, 1)).height() >= table.sizeHintForRow(row)
+    assert ui.queueCollapsibleButton.height <= ui.queueCollapsibleButton.sizeHint.height()  # not blown up
+
+
 def test_what_to_check_is_marked_with_its_reason(open_panel, patients):
     volume = load_volume(patients["CT"])
     panel = open_panel()
