@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 SEEDS = list(range(int(os.environ.get("FEDSEG_FAULT_RUNS", "20"))))
-SITES = [2, 1]
+SITES = [1, 2]
 
 
 def test_every_run_ends_complete_whatever_happens(tmp_path: Path) -> None:
