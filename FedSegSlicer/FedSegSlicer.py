@@ -37,6 +37,7 @@ class FedSegSlicer(ScriptedLoadableModule):
             "2508.05137, 2025. FLAMES: Expert Systems, 2025. FedGS: DeCaF workshop at MICCAI, 2024."
         )
         slicer.app.connect("startupCompleted()", registerSamples)
+        slicer.app.connect("startupCompleted()", followScene)
 
 
 def registerSamples() -> None:
@@ -46,6 +47,13 @@ def registerSamples() -> None:
     from FedSegSlicerLib.SampleScans import registerSampleScans
 
     registerSampleScans(Path(__file__).parent / "Resources" / "SampleData")
+
+
+def followScene() -> None:
+    """Mend scenes that were saved while See showed outlines, also where the module is not opened."""
+    from FedSegSlicerLib import Outlines
+
+    Outlines.followScene(slicer.mrmlScene)
 
 
 class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import slicer
 
+from .Outlines import fillAgain, outlineAll
+
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
 
@@ -64,8 +66,7 @@ class SampleViews:
     """Shows volumes side by side, with outlines only of segmentations, and brings the former layout back.
 
     A scene that is saved meanwhile knows nothing of this layout and its views: Slicer would show an empty window where
-    the module has not made them yet. Its segments are outlines, though: Slicer tells nobody that a scene is about to be
-    saved.
+    the module has not made them yet. Its segments are outlines, and are filled again where it is loaded (``Outlines``).
 
     Args:
         layoutManager: ``slicer.app.layoutManager()``; None where there is no main window, and then nothing is shown.
@@ -75,7 +76,6 @@ class SampleViews:
         self._manager = layoutManager
         self._former: int | None = None
         self._count = 0
-        self._filled: list[str] = []
 
     def isPossible(self) -> bool:
         """Return whether there is a main window to show anything in."""
@@ -109,7 +109,7 @@ class SampleViews:
             self._count = len(nodes)
             self._manager.setLayout(number)
             layoutNode.SetSaveWithScene(False)
-        self._outlineOnly()
+        outlineAll()
         for index, node in enumerate(nodes):
             logic = self._sliceLogic(index)
             composite = logic.GetSliceCompositeNode()
@@ -146,20 +146,7 @@ class SampleViews:
         if self._former is not None:
             self._manager.layoutLogic().GetLayoutNode().SetSaveWithScene(True)
         self._former = None
-        self._fillAgain()
-
-    def _outlineOnly(self) -> None:
-        """Fill no segment meanwhile: the look of what lies under it is what is to be seen."""
-        for display in slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode"):
-            if display.GetVisibility2DFill():
-                display.SetVisibility2DFill(False)
-                self._filled.append(display.GetID())
-
-    def _fillAgain(self) -> None:
-        for display in map(slicer.mrmlScene.GetNodeByID, self._filled):
-            if display is not None:
-                display.SetVisibility2DFill(True)
-        self._filled = []
+        fillAgain()
 
     def _sliceLogic(self, index: int) -> slicer.vtkMRMLSliceLogic:
         return self._manager.sliceWidget(VIEW_NAME.format(number=index)).sliceLogic()

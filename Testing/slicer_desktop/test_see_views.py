@@ -3,6 +3,7 @@
 import pytest
 import slicer
 import vtk
+from FedSegSlicerLib.Outlines import OUTLINED, fillAgain, followScene, outlineAll
 from scene_helpers import wait_until
 from see_helpers import small_outline, small_scan
 
@@ -105,6 +106,42 @@ def test_a_scene_saved_meanwhile_knows_nothing_of_the_samples_and_their_layout(m
     assert "the scan" in text
     assert not [line[:150] for line in text.splitlines() if "FedSegGin" in line]
     assert "currentViewArrangement" not in text
+
+
+def test_segments_of_a_scene_saved_meanwhile_are_filled_where_it_is_loaded():
+    volume = small_scan("CT")
+    small_outline(volume)
+    small_outline(volume).GetDisplayNode().SetVisibility2DFill(False)
+    outlineAll()
+    saved = saved_scene()
+    tag = followScene(slicer.mrmlScene)
+    try:
+        load_into_scene(saved, clear=False)
+        assert fills() == [0, 0, 1, 0]  # those that are outlines now stay so
+        fillAgain()
+        assert fills() == [1, 0, 1, 0]
+        load_into_scene(saved, clear=True)
+        assert fills() == [1, 0]
+        assert OUTLINED not in saved_scene()
+    finally:
+        slicer.mrmlScene.RemoveObserver(tag)
+
+
+def fills() -> list[int]:
+    """Return which segmentations of the scene are filled."""
+    displays = slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode")
+    return [int(display.GetVisibility2DFill()) for display in displays]
+
+
+def load_into_scene(text: str, clear: bool) -> None:
+    """Load what ``saved_scene`` gave."""
+    scene = slicer.mrmlScene
+    scene.SetLoadFromXMLString(1)
+    scene.SetSceneXMLString(text)
+    try:
+        (scene.Connect if clear else scene.Import)()
+    finally:
+        scene.SetLoadFromXMLString(0)
 
 
 def saved_scene() -> str:
