@@ -1,6 +1,7 @@
 """The panel above the tabs that installs the runtime, and the settings that repair, remove and choose it."""
 
 import html
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -317,7 +318,8 @@ def stageWords(stage: str, lines: list[str]) -> str:
     }
     collecting = next((line for line in reversed(lines) if line.startswith("Collecting ")), "")
     isNamed = stage in ("looking for packages", "downloading") and collecting
-    return stages.get(stage, _("Starting")) + (f": {collecting.split()[1]}" if isNamed else "") + "…"
+    name = re.split(r"[^\w.-]", collecting.split()[1])[0] if isNamed else ""  # without the versions that are wanted
+    return stages.get(stage, _("Starting")) + (f": {name}" if name else "") + "…"
 
 
 def presentWords(present: dict) -> str:

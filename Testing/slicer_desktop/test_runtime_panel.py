@@ -9,6 +9,7 @@ import qt
 import slicer
 from FedSegSlicerLib import VERSION, RuntimeLocator
 from FedSegSlicerLib.RuntimeInstaller import RuntimeState, shippedSource
+from FedSegSlicerLib.RuntimePanel import stageWords
 from FedSegSlicerLib.Settings import RUNTIME, RUNTIME_FOLDER, RUNTIME_PROXY, readSetting, writeSetting
 from FedSegSlicerLib.WorkerSession import versionProblem
 from panel_helpers import Panel, Ticks, check_nothing_is_clipped
@@ -182,3 +183,10 @@ def test_the_source_is_what_ships_else_the_checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(RuntimeInstaller, "__file__", str(tmp_path / "FedSegSlicerLib" / "RuntimeInstaller.py"))
     (tmp_path / "Resources" / "Runtime").mkdir(parents=True)
     assert shippedSource() == tmp_path / "Resources" / "Runtime"
+
+
+def test_a_package_is_named_without_the_versions_that_are_wanted():
+    lines = ["Collecting numpy", "Collecting monai<1.7,>=1.5 (from fedsegslicer)", "Downloading monai-1.6.1.whl (2 MB)"]
+    assert stageWords("downloading", lines) == "Downloading: monai…"
+    assert stageWords("downloading", lines[:1]) == "Downloading: numpy…"
+    assert stageWords("checking", lines) == "Checking: importing what the worker needs…"
