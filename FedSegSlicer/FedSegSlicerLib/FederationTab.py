@@ -42,6 +42,7 @@ class FederationTab:
         self._isEntered = False
         self._message = ""
         self._toldIn: str | None = None
+        self._isOfRuntime = False
         self._wasMember: bool | None = None
         self._shownCheck: object = None
         self.cohort = CohortPanel(ui, logic)
@@ -63,6 +64,9 @@ class FederationTab:
     def refresh(self) -> None:
         """Look again at what may have changed while the module was not shown."""
         self._isEntered = True
+        if self._isOfRuntime:  # there may be a runtime now; if not, that is told again
+            self._message, self._isOfRuntime = "", False
+            self._update()
         self.news.watch(True)
         folder = readSetting(SITE_FOLDER)
         if folder and folder != self.ui.fedSitePathEdit.currentPath:
@@ -169,11 +173,12 @@ class FederationTab:
 
     def _onFailed(self, error: UserError) -> None:
         self._message = "" if error.isCancelled else errorWords(error)
+        self._isOfRuntime = error.code.startswith("runtime.")
         self._toldIn = None
         self._update()
 
     def _onTold(self, words: str) -> None:
-        self._message = words
+        self._message, self._isOfRuntime = words, False
         self._toldIn = self.logic.facts.state if self.logic.facts is not None else None
         self._update()
 

@@ -62,6 +62,8 @@ class SeeTab:
     def refresh(self) -> None:
         """Look again at what may have changed while the module was not shown."""
         self._isEntered = True
+        if self._error is not None and self._error.code.startswith("runtime."):
+            self._error = None  # there may be a runtime now
         self._onParameters()
 
     def exit(self) -> None:
