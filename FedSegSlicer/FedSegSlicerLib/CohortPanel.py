@@ -8,10 +8,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from .FederationLogic import FederationLogic
-from .FederationTables import fillTable, fitTable, prepareTable
 from .FederationTypes import NOT_ANNOTATED, CaseOffer
 from .FederationWords import cohortWords, consentWords, findingsWords
 from .Parameters import FedSegSlicerParameterNode, ModalityChoice
+from .Tables import fillTable, fitTable, prepareTable
 
 MOST_ROWS = 5
 PICTURE = 72

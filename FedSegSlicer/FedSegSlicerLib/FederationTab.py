@@ -9,7 +9,6 @@ from slicer.i18n import tr as _
 from .CohortPanel import CohortPanel
 from .Errors import UserError
 from .FederationLogic import FederationLogic, progressWords
-from .FederationTables import fitTable, prepareTable
 from .FederationWords import errorWords, fingerprintWords, invitationWords, stateWords
 from .JsonRpcClient import Progress
 from .Parameters import FedSegSlicerParameterNode
@@ -18,6 +17,7 @@ from .ReleaseNews import ReleaseNews
 from .SaveDialog import askFileToWrite
 from .Settings import SITE_FOLDER, readSetting, writeSetting
 from .Signal import Signal
+from .Tables import fitTable, prepareTable
 from .TrainingPanel import TrainingPanel
 
 

@@ -6,10 +6,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .FederationTables import fitTable, prepareTable
 from .SegmentLogic import State
 from .SegmentQueue import Decide, Entry, SegmentQueue, entriesOfScene
 from .Settings import RELEASES_FOLDER, readSetting
+from .Tables import fitTable, prepareTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,9 +8,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from .FederationLogic import FederationLogic
-from .FederationTables import fillTable, fitTable, prepareTable
 from .FederationWords import checkMark, journalWords, layerName
 from .Settings import RELEASES_FOLDER, readSetting
+from .Tables import fillTable, fitTable, prepareTable
 
 MOST_ROWS = 8
 LEFT = ("left", "introduced", "refused")

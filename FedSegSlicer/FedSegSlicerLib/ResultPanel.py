@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import qt
 from slicer.i18n import tr as _
 
-from .FederationTables import keepHeight
 from .SaveDialog import askFileToWrite
 from .SegmentationResult import ResultRow, findResult
 from .SegmentExport import dicomFilesOf
 from .SegmentLogic import SegmentLogic
 from .SegmentTypes import Outcome
+from .Tables import keepHeight
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
@@ -100,7 +100,10 @@ class ResultPanel:
             self.clear()  # there was nothing before
         else:
             self._taken = not self._taken
-            (self._takenBack.add if self._taken else self._takenBack.discard)(self._volume.GetID())
+            if self._taken:
+                self._takenBack.add(self._volume.GetID())
+            else:
+                self._takenBack.discard(self._volume.GetID())
             self.update()
             self._sayHow()
         self._onUndone()

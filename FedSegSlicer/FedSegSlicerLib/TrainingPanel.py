@@ -7,10 +7,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from .FederationLogic import FederationLogic
-from .FederationTables import fillTable, fitTable, prepareTable, stretchColumn
 from .FederationTypes import SiteFacts
 from .Parameters import DeviceChoice
 from .RoundPlots import RoundPlots, labelsOf
+from .Tables import fillTable, fitTable, prepareTable, stretchColumn
 
 MOST_ROWS = 6
 USUAL_HOURS = ("19:00", "07:00")

@@ -3,7 +3,7 @@
 import pytest
 import qt
 import slicer
-from FedSegSlicerLib.FederationTables import fillTable, fitTable, prepareTable
+from FedSegSlicerLib.Tables import fillTable, fitTable, prepareTable
 from scene_helpers import wait_until
 
 pytestmark = pytest.mark.slicer
