@@ -84,19 +84,25 @@ class Fetching:
         return given
 
     def _torch_arguments(self, requirements: list[str]) -> list[str]:
-        """Return what makes pip take this computer's build of PyTorch; nothing where the standard one is it."""
+        """Return what makes pip take this computer's build of PyTorch; nothing where the standard one is it.
+
+        Raises:
+            InstallError: the build for the processor cannot be had; the standard one is many times what was told.
+        """
         wants_torch = any(re.match(r"torch\b", requirement) for requirement in requirements)
         if not self._plan.variants or not wants_torch:
             return []
         tools = new_folder(self._target.parent, "temporary")
-        status, _tail = self._pip([*self._arguments(tools), "--no-deps", pinned(self._source, "uv")])
+        status, tail = self._pip([*self._arguments(tools), "--no-deps", pinned(self._source, "uv")])
         for variant in self._plan.variants if not status else ():
             index = index_of(script_in(tools, "uv"), variant)
             build = f"{pinned(self._source, 'torch')}+{variant}"
             # Only torch comes from there: with two indexes, either could offer a package of any name.
             if index is not None and self._download(build, index, tools):
                 return ["--find-links", str(tools), build]
-        self._reporter.line("PyTorch's own package index cannot be reached; taking the standard, perhaps large build.")
+        if self._plan.build == "cpu":
+            raise InstallError(code_of(tail) if status else "runtime.standard-build", "PyTorch's index is not reached")
+        self._reporter.line("PyTorch's own package index cannot be reached; taking the standard build.")
         return []
 
     def _download(self, build: str, index: str, tools: Path) -> bool:

@@ -24,9 +24,6 @@ from .Settings import (
 from .WordsForPeople import sizeWords
 from .WorkerSession import WorkerSession
 
-STANDARD_BUILD = "PyTorch's own package index cannot be reached"
-"""How the installer's line begins that says that much more is downloaded than was expected."""
-
 BUILDS = ("auto", "cpu", "cuda", "mps")
 
 
@@ -322,10 +319,7 @@ def stageWords(stage: str, lines: list[str]) -> str:
     collecting = next((line for line in reversed(lines) if line.startswith("Collecting ")), "")
     isNamed = stage in ("looking for packages", "downloading") and collecting
     name = re.split(r"[^\w.-]", collecting.split()[1])[0] if isNamed else ""  # without the versions that are wanted
-    words = stages.get(stage, _("Starting")) + (f": {name}" if name else "") + "…"
-    if any(line.startswith(STANDARD_BUILD) for line in lines):
-        words += " " + _("PyTorch's small build cannot be reached; the standard one is several times as large.")
-    return words
+    return stages.get(stage, _("Starting")) + (f": {name}" if name else "") + "…"
 
 
 def presentWords(present: dict) -> str:

@@ -80,6 +80,13 @@ def _ofPackages() -> list[UserError]:
               "Slicer."),
         ),
         UserError(
+            "runtime.standard-build",
+            _("PyTorch's own package server cannot be reached, and the build that others offer is several times as "
+              "large as was said; nothing was downloaded."),
+            _("Let your IT allow that server (the log names it); or install from a folder of wheels; or choose NVIDIA "
+              "under Options to download the large build, which runs on this processor, too."),
+        ),
+        UserError(
             "runtime.broken-package",
             _("A package is damaged."),
             _("Try again; if you install from a folder of wheels, copy the one that the log names again."),

@@ -15,6 +15,7 @@ import pytest
 
 from FedSegCore import __version__
 from FedSegCore.runtime.layout import core_fingerprint, read_current
+from FedSegCore.runtime.pieces import pinned
 from FedSegCore.runtime.plan import make_plan
 from FedSegCore.runtime.problems import code_of
 
@@ -22,16 +23,18 @@ ROOT = Path(__file__).resolve().parents[2]
 INSTALLER = ROOT / "FedSegCore" / "runtime" / "installer.py"
 
 
-def make_wheel(folder: Path, name: str, source: str, requires: tuple[str, ...] = (), extra_files: int = 0) -> Path:
+def make_wheel(
+    folder: Path, name: str, source: str, requires: tuple[str, ...] = (), extra_files: int = 0, version: str = "1.0"
+) -> Path:
     """Write a small pure-Python wheel by hand."""
     files = {f"{name}/__init__.py": source}
     files |= {f"{name}/part{number}.py": f"value = {number}\n" * 40 for number in range(extra_files)}
-    info = f"{name}-1.0.dist-info"
+    info = f"{name}-{version}.dist-info"
     needed = "".join(f"Requires-Dist: {other}\n" for other in requires)
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needed}"
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}"
     files[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
-    wheel = folder / f"{name}-1.0-py3-none-any.whl"
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, text in files.items():
             archive.writestr(path, text)
@@ -242,6 +245,20 @@ def test_a_small_disk_is_told_before_anything_is_fetched(slicer_python, source, 
     child = install(slicer_python, source, huge, tmp_path / "runtime")
     assert child.end()["code"] == "runtime.disk"
     assert not any(event["event"] == "stage" for event in child.events)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the standard build has no CUDA in it")
+def test_a_build_much_larger_than_was_told_is_not_taken(slicer_python, source, tmp_path, monkeypatch):
+    """Where PyTorch's own server is out of reach, the processor's build is not to be had; the one that is has CUDA."""
+    server = tmp_path / "server"
+    server.mkdir()
+    for name in ("uv", "torch"):
+        make_wheel(server, name, "", version=pinned(source, name).partition("==")[2])
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(server))
+    child = install(slicer_python, source, "", tmp_path / "runtime", build="cpu", requirements=["torch"])
+    assert child.end()["code"] == "runtime.standard-build"
+    assert read_current(tmp_path / "runtime") is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import qt
 import slicer
 from FedSegSlicerLib import VERSION, RuntimeLocator
 from FedSegSlicerLib.RuntimeInstaller import RuntimeState, shippedSource
-from FedSegSlicerLib.RuntimePanel import STANDARD_BUILD, stageWords
+from FedSegSlicerLib.RuntimePanel import stageWords
 from FedSegSlicerLib.Settings import RUNTIME, RUNTIME_FOLDER, RUNTIME_PROXY, readSetting, writeSetting
 from FedSegSlicerLib.WorkerSession import versionProblem
 from panel_helpers import Panel, Ticks, check_nothing_is_clipped
@@ -190,13 +190,3 @@ def test_a_package_is_named_without_the_versions_that_are_wanted():
     assert stageWords("downloading", lines) == "Downloading: monai…"
     assert stageWords("downloading", lines[:1]) == "Downloading: numpy…"
     assert stageWords("checking", lines) == "Checking: importing what the worker needs…"
-
-
-def test_a_download_that_is_larger_than_expected_is_told():
-    from FedSegCore.runtime import fetching
-
-    assert STANDARD_BUILD in Path(fetching.__file__).read_text()
-    told = f"{STANDARD_BUILD}; taking the standard, perhaps large build."
-    assert "several times as large" in stageWords("downloading", [told, "Collecting torch"])
-    assert "several times as large" in stageWords("unpacking", [told])
-    assert "large" not in stageWords("unpacking", ["Collecting torch"])
