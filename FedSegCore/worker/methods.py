@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, S
 
 from FedSegCore import __version__
 from FedSegCore.common.files import sha256_of
-from FedSegCore.common.optional_packages import import_monai
+from FedSegCore.common.monai_import import import_monai
 from FedSegCore.common.progress import Progress
 from FedSegCore.worker.environment import available_devices, package_versions
 from FedSegCore.worker.exporting import ExportedSegment, export_segmentation

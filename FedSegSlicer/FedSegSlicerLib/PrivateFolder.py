@@ -57,7 +57,10 @@ def _isAbandoned(folder: Path) -> bool:
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Lock the file for as long as it is open; return False where another process has done so."""
+    """Lock the file for as long as it is open; return False where another process has done so.
+
+    As FedSegCore's runtime.layout does, which Slicer's Python does not import.
+    """
     try:
         if os.name == "nt":
             import msvcrt

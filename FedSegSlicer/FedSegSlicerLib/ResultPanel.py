@@ -37,7 +37,6 @@ class ResultPanel:
         self._onUndone = onUndone
         self._volume: vtkMRMLScalarVolumeNode | None = None
         self._outcome: Outcome | None = None
-        self._taken = False
         self._outcomes: dict[str, Outcome] = {}
         self._takenBack: set[str] = set()
         self._prepareTable()
@@ -70,13 +69,8 @@ class ResultPanel:
         self._takenBack.clear()
         self.clear()
 
-    def show(self, outcome: Outcome, volume: "vtkMRMLScalarVolumeNode") -> None:
-        """Show what was found in a volume just now."""
-        self.keep(outcome, volume)
-        self._fill(outcome, volume)
-
     def _fill(self, outcome: Outcome, volume: "vtkMRMLScalarVolumeNode") -> None:
-        self._outcome, self._volume, self._taken = outcome, volume, volume.GetID() in self._takenBack
+        self._outcome, self._volume = outcome, volume
         self.ui.resultTable.setHorizontalHeaderItem(2, qt.QTableWidgetItem(_meanCaption(outcome.intensityUnit)))
         self._fillTable(outcome.rows)
         self.ui.checkLabel.text = checkWords(outcome.rows, outcome.checks)
@@ -89,9 +83,9 @@ class ResultPanel:
         """Say what can be done with the result now."""
         possible = self._outcome is not None and self.logic.canUndo(self._volume)
         self.ui.undoButton.enabled = possible
-        self.ui.undoButton.text = _("Redo") if self._taken and possible else _("Undo")
+        self.ui.undoButton.text = _("Redo") if self._isTakenBack() and possible else _("Undo")
         for widget in (self.ui.resultTable, self.ui.checkLabel):
-            widget.enabled = not self._taken
+            widget.enabled = not self._isTakenBack()
 
     def _onUndo(self, _checked: bool = False) -> None:
         self.logic.undo(self._volume)
@@ -99,18 +93,17 @@ class ResultPanel:
             self._outcomes.pop(self._volume.GetID(), None)
             self.clear()  # there was nothing before
         else:
-            self._taken = not self._taken
-            if self._taken:
-                self._takenBack.add(self._volume.GetID())
-            else:
-                self._takenBack.discard(self._volume.GetID())
+            self._takenBack ^= {self._volume.GetID()}
             self.update()
             self._sayHow()
         self._onUndone()
 
+    def _isTakenBack(self) -> bool:
+        return self._volume is not None and self._volume.GetID() in self._takenBack
+
     def _sayHow(self) -> None:
         back = _("What was there before is back. Redo shows this result again.")
-        self.ui.resultLabel.text = back if self._taken else resultWords(self._outcome)
+        self.ui.resultLabel.text = back if self._isTakenBack() else resultWords(self._outcome)
 
     def _onExport(self, _checked: bool = False) -> None:
         kinds = ["Slicer (*.seg.nrrd)", "NIfTI (*.nii.gz)", "NRRD (*.nrrd)"]

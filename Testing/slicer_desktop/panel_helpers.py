@@ -9,7 +9,7 @@ import slicer
 from FedSegSlicerLib.QtTimer import callLater
 from FedSegSlicerLib.QtWorkerProcess import QtWorkerProcess
 from FedSegSlicerLib.RuntimeLocator import RuntimeLocator
-from FedSegSlicerLib.SegmentationResult import ResultRow, findResult
+from FedSegSlicerLib.SegmentationResult import ROLE, ResultRow, findResult
 from FedSegSlicerLib.SegmentLogic import Outcome, State
 from FedSegSlicerLib.Settings import RELEASES_FOLDER, RUNTIME, writeSetting
 from FedSegSlicerLib.WorkerSession import WorkerSession
@@ -123,7 +123,15 @@ def outcome_to_check(volume):
             ResultRow("spleen", (157, 108, 162), 0.0, "Segment_4", None, ("not found",)))  # fmt: skip
     note = "Memory is short; smaller tiles are used, which may cost a little accuracy."
     node = findResult(volume) or slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    node.SetNodeReferenceID(ROLE, volume.GetID())
     return Outcome(node, rows, "tiny-CT-v2", "CT", "cpu", 3.0, (note,), "HU")
+
+
+def show_result(panel, outcome, volume):
+    """Show ``outcome`` as what was found in the volume."""
+    result = panel.widget.segmentTab.result
+    result.keep(outcome, volume)
+    assert result.choose(volume)
 
 
 def check_texts(top):

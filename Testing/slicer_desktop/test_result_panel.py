@@ -9,7 +9,7 @@ import slicer
 from FedSegSlicerLib.Errors import UserError
 from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.SegmentLogic import State
-from panel_helpers import Ticks, check_nothing_is_clipped, outcome_to_check, table_of
+from panel_helpers import Ticks, check_nothing_is_clipped, outcome_to_check, show_result, table_of
 from scene_helpers import keep_pictures, load_volume, wait_until
 
 pytestmark = pytest.mark.slicer
@@ -187,7 +187,7 @@ def test_what_to_check_is_marked_with_its_reason(open_panel, patients):
     panel = open_panel()
     panel.ready()
     outcome = outcome_to_check(volume)
-    panel.widget.segmentTab.result.show(outcome, volume)
+    show_result(panel, outcome, volume)
     assert [name for name, _ in table_of(panel.ui)] == ["Liver", "Spleen  \u26a0"]
     assert panel.ui.resultTable.item(0, 2).text() == "61"
     assert panel.ui.resultTable.horizontalHeaderItem(2).text() == "Mean (HU)"
@@ -196,10 +196,10 @@ def test_what_to_check_is_marked_with_its_reason(open_panel, patients):
     assert panel.ui.resultTable.item(1, 0).toolTip().startswith("Please check: not found")
     assert outcome.notes[0] in panel.ui.resultLabel.text
     unlike = "this image looks unlike those the model was trained on, so the whole result needs a look"
-    panel.widget.segmentTab.result.show(replace(outcome, rows=outcome.rows[:1], checks=(unlike,)), volume)
+    show_result(panel, replace(outcome, rows=outcome.rows[:1], checks=(unlike,)), volume)
     assert panel.ui.checkLabel.isVisible()
     assert f"<b>Everything</b>: {unlike}." in panel.ui.checkLabel.text
-    panel.widget.segmentTab.result.show(replace(outcome, rows=outcome.rows[:1], intensityUnit=""), volume)
+    show_result(panel, replace(outcome, rows=outcome.rows[:1], intensityUnit=""), volume)
     assert not panel.ui.checkLabel.isVisible()
     assert panel.ui.resultTable.horizontalHeaderItem(2).text() == "Mean"
 
@@ -241,7 +241,7 @@ def test_pictures_of_every_state_have_no_clipped_text(open_panel, patients, tmp_
     picture("running")
     panel.idle()
     picture("result")
-    panel.widget.segmentTab.result.show(outcome_to_check(volume), volume)
+    show_result(panel, outcome_to_check(volume), volume)
     picture("please-check")
     panel.ui.queueCollapsibleButton.collapsed = False
     picture("several")

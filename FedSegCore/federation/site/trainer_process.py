@@ -16,7 +16,7 @@ from multiprocessing.connection import Listener
 from pathlib import Path
 from types import FrameType
 
-from FedSegCore.common.optional_packages import import_monai
+from FedSegCore.common.monai_import import import_monai
 from FedSegCore.federation.private_files import write_private
 from FedSegCore.federation.process_group import follow_parent
 from FedSegCore.federation.process_log import log_to_json, log_to_stderr

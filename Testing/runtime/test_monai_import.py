@@ -5,7 +5,7 @@ import sys
 
 LEAN = """
 import sys
-from FedSegCore.common.optional_packages import import_monai
+from FedSegCore.common.monai_import import import_monai
 import_monai()
 import FedSegCore.federation.site.trainer_server
 import FedSegCore.inference.segment_file
