@@ -352,7 +352,9 @@ def test_fedgs_extra_tensors_travel_shortened_too(tmp_path):
         np.sqrt(sum(float((array.astype(np.float64) ** 2).sum()) for array in arrays))
         for arrays in ([half.model[name] - array for name, array in whole.model.items()], whole.model.values())
     )
-    assert difference < 0.01 * size
+    assert difference < 2e-3 * size
+    for name, array in whole.model.items():
+        assert_allclose(half.model[name], array, atol=1e-2)
 
 
 def test_a_folders_run_keeps_its_form(tmp_path):
