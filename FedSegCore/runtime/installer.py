@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +192,8 @@ class Installer:
         from FedSegCore.runtime.layout import LOG, InstallError, locked, remove_unused
 
         with locked(self.folder):
-            if not remove_unused(self.folder, everything=True):
+            told = partial(self.reporter.stage, "deleting")
+            if not remove_unused(self.folder, everything=True, told=told):
                 raise InstallError("runtime.in-use", "some files could not be deleted")
         (self.folder / LOG).unlink(missing_ok=True)
         (self.folder / "install.lock").unlink(missing_ok=True)

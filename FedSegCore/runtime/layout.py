@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,17 +97,24 @@ def new_folder(folder: Path, kind: str) -> Path:
             return made
 
 
-def remove_unused(folder: Path, *, everything: bool = False) -> bool:
-    """Delete the folders that are not in use (``everything``: those too); return whether all could be."""
+def remove_unused(
+    folder: Path, *, everything: bool = False, told: Callable[[float], None] = lambda _fraction: None
+) -> bool:
+    """Delete the folders that are not in use (``everything``: those too); return whether all could be.
+
+    ``told`` is called with how much of it is done, 0 to 1.
+    """
     current = None if everything else read_current(folder)
     used = {current.core, current.packages} if current else set()
     if everything:
         for name in (CURRENT, f"{CURRENT}.part"):
             (folder / name).unlink(missing_ok=True)
-    for path in list(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_dir() and path.name.startswith(_OURS) and path.name not in used:
-            shutil.rmtree(path, ignore_errors=True)  # what another process still has open stays until the next time
-    return not any(p.name.startswith(_OURS) and p.name not in used for p in folder.glob("*-*"))
+    unused = [path for path in folder.glob("*-*") if path.name.startswith(_OURS) and path.name not in used]
+    parts = [part for path in unused if path.is_dir() for part in [*path.iterdir(), path]]
+    for number, part in enumerate(parts):
+        told(number / len(parts))
+        shutil.rmtree(part, ignore_errors=True)  # what another process still has open stays until the next time
+    return not any(path.exists() for path in unused)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .Confirmation import confirm
 from .FederationLogic import FederationLogic
 from .FederationTypes import NOT_ANNOTATED, CaseOffer
 from .FederationWords import cohortWords, consentWords, findingsWords
@@ -174,7 +175,7 @@ class CohortPanel:
     def _onRemove(self, _checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The case could not be removed.")):
             question = _("Delete the site's copy of this case? Your own images are not touched.")
-            if slicer.util.confirmYesNoDisplay(question):
+            if confirm(question, _("Delete")):
                 self.logic.remove(self._case()["case"])
 
     def _onCheck(self, _checked: bool = False) -> None:

@@ -10,6 +10,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .Confirmation import confirm
 from .Errors import UserError
 from .RuntimeInstaller import InstallOptions, Plan, RuntimeInstaller, RuntimeState
 from .Settings import (
@@ -143,7 +144,7 @@ class RuntimePanel:
     def _onRemove(self, _checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The runtime could not be removed.")):
             question = _("Remove the runtime from {folder}? Models and your site's data stay.")
-            if slicer.util.confirmOkCancelDisplay(question.format(folder=runtimeFolder())):
+            if confirm(question.format(folder=runtimeFolder()), _("Remove")):
                 self._stopWorkers()
                 self.installer.remove(self.options())
 
@@ -315,6 +316,7 @@ def stageWords(stage: str, lines: list[str]) -> str:
         "unpacking": _("Unpacking; this takes some minutes"),
         "copying FedSegCore": _("Copying FedSegCore"),
         "checking": _("Checking: importing what the worker needs"),
+        "deleting": _("Deleting files"),
     }
     collecting = next((line for line in reversed(lines) if line.startswith("Collecting ")), "")
     isNamed = stage in ("looking for packages", "downloading") and collecting

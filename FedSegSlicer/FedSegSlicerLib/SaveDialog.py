@@ -6,6 +6,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .Confirmation import confirm
+
 
 def askFileToWrite(caption: str, suggested: str, kinds: list[str]) -> Path | None:
     """Let the user choose a file; None if nothing is to be written.
@@ -31,7 +33,7 @@ def askFileToWrite(caption: str, suggested: str, kinds: list[str]) -> Path | Non
     # The dialog has asked about the name that was typed.
     question = _("{name} exists already. Replace it?").format(name=path.name)
     isFree = str(path) == str(Path(chosen[0])) or not path.exists()
-    return path if isFree or slicer.util.confirmOkCancelDisplay(question) else None
+    return path if isFree or confirm(question, _("Replace")) else None
 
 
 def endingOf(kind: str) -> str:

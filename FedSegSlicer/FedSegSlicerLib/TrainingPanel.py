@@ -6,6 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .Confirmation import confirm
 from .FederationLogic import FederationLogic
 from .FederationTypes import SiteFacts
 from .Parameters import DeviceChoice
@@ -161,7 +162,7 @@ class TrainingPanel:
     def _onLeave(self, _checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The site could not leave.")):
             question = _("Leave the federation? Only a new invitation brings this site back. The journal stays.")
-            if slicer.util.confirmYesNoDisplay(question):
+            if confirm(question, _("Leave")):
                 self.logic.control("leave")
 
     def _onApply(self, _checked: bool = False) -> None:

@@ -229,7 +229,11 @@ def test_damage_is_found_repaired_and_removed(slicer_python, source, wheels, tmp
     told = install(slicer_python, source, wheels, folder, action="look").end()
     assert told["condition"] == "broken"
     (folder / "mine.txt").write_text("not FedSegSlicer's")
-    assert install(slicer_python, source, wheels, folder, action="remove").end() == {"event": "removed"}
+    removal = install(slicer_python, source, wheels, folder, action="remove")
+    assert removal.end() == {"event": "removed"}
+    told = [event["fraction"] for event in removal.events if event.get("stage") == "deleting"]
+    assert len(told) > 3
+    assert told == sorted(told)
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 

@@ -48,6 +48,19 @@ class Panel:
         wait_until(lambda: self.logic.state is State.IDLE)
 
 
+def answering(text):
+    """Click that button of the question about to be asked, which Return would cancel."""
+    from PySide6 import QtWidgets
+
+    def answer():
+        box = QtWidgets.QApplication.activeModalWidget()
+        buttons = {button.text().replace("&", ""): button for button in box.buttons()}
+        assert box.defaultButton() is buttons["Cancel"]
+        buttons[text].click()
+
+    qt.QTimer.singleShot(200, answer)
+
+
 class KeptSession(WorkerSession):
     """A session whose worker outlives a panel: starting torch for every test is what would take the time."""
 

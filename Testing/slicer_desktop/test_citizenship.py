@@ -13,7 +13,7 @@ SOURCES = sorted(MODULE.rglob("*.py"))
 UI = MODULE / "Resources" / "UI" / "FedSegSlicer.ui"
 
 SHOWN_BY = {
-    "addItem", "addRow", "confirmYesNoDisplay", "errorDisplay", "setPlaceholderText", "setText", "setTitle",
+    "addItem", "addRow", "confirm", "errorDisplay", "setPlaceholderText", "setText", "setTitle",
     "setToolTip", "setWindowTitle", "setHeaderLabels", "setHorizontalHeaderLabels", "showStatusMessage",
     "tryWithErrorDisplay", "delayDisplay",
 }  # fmt: skip

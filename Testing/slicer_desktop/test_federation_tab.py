@@ -10,6 +10,7 @@ from FedSegSlicerLib.CloseQuestion import CloseQuestion
 from FedSegSlicerLib.FederationTypes import SiteFacts
 from FedSegSlicerLib.Parameters import ModalityChoice
 from FedSegSlicerLib.Settings import SITE_FOLDER, readSetting
+from panel_helpers import answering
 from PySide6 import QtWidgets
 from scene_helpers import keep_pictures, wait_until
 from see_helpers import small_outline, small_scan
@@ -67,7 +68,7 @@ def test_no_cases_are_shown_before_they_are_known():
     widget.parent._qt_object.deleteLater()
 
 
-def test_from_invitation_to_cases_settings_and_journal(open_panel, invitation, tmp_path, monkeypatch):
+def test_from_invitation_to_cases_settings_and_journal(open_panel, invitation, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     panel = open_panel(tmp_path / "site")
@@ -141,11 +142,15 @@ def test_from_invitation_to_cases_settings_and_journal(open_panel, invitation, t
     assert told[:3] == ["control", "consent given", "case added"]
     assert ui.fedJournalLabel.text == "The journal is whole: 5 entries."
     panel.picture(pictures / "federation-6-journal.png")
-    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda *_args, **_named: True)
     ui.fedCaseTable.selectRow(0)
+    answering("Delete")
     ui.fedRemoveButton.click()
     wait_until(lambda: ui.fedCaseTable.rowCount == 0)
     panel.idle()
+    answering("Cancel")
+    ui.fedLeaveButton.click()
+    assert panel.logic.facts.state != "left"
+    answering("Leave")
     ui.fedLeaveButton.click()
     wait_until(lambda: panel.logic.facts.state == "left")
     panel.idle()

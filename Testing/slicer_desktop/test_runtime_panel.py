@@ -12,7 +12,7 @@ from FedSegSlicerLib.RuntimeInstaller import RuntimeState, shippedSource
 from FedSegSlicerLib.RuntimePanel import stageWords
 from FedSegSlicerLib.Settings import RUNTIME, RUNTIME_FOLDER, RUNTIME_PROXY, readSetting, writeSetting
 from FedSegSlicerLib.WorkerSession import versionProblem
-from panel_helpers import Panel, Ticks, check_nothing_is_clipped
+from panel_helpers import Panel, Ticks, answering, check_nothing_is_clipped
 from scene_helpers import keep_pictures, wait_until
 
 pytestmark = pytest.mark.slicer
@@ -41,7 +41,6 @@ def open_without(tmp_path, monkeypatch, wheels):
     panels = []
     monkeypatch.delenv("FEDSEG_RUNTIME", raising=False)
     monkeypatch.setattr(RuntimeLocator.RuntimeLocator, "_usualPlaces", lambda self: iter([self.installFolder()]))
-    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *_args, **_more: True)
 
     def open_():
         writeSetting(RUNTIME_FOLDER, str(tmp_path / "runtime"))
@@ -105,7 +104,9 @@ def test_first_use_with_pictures(open_without, tmp_path):
     ui.runtimeCloseButton.click()
     settle(panel)
     assert not ui.runtimeFrame.isVisible()
+    answering("Remove")
     ui.runtimeRemoveButton.click()
+    wait_until(lambda: "Deleting files" in ui.runtimeProgressLabel.text)
     settle(panel)
     wait_until(lambda: installer.state is RuntimeState.ABSENT and installer.plan is not None)
     assert ui.runtimeFrame.isVisible()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import qt
-import slicer
+from FedSegSlicerLib import SaveDialog
 from FedSegSlicerLib.SaveDialog import askFileToWrite, withEnding
 
 pytestmark = pytest.mark.slicer
@@ -50,7 +50,7 @@ def test_a_file_that_is_there_is_not_replaced_unasked(tmp_path, monkeypatch):
     questions = []
     for answer in (False, True):
         monkeypatch.setattr(
-            slicer.util, "confirmOkCancelDisplay", lambda words, answer=answer: questions.append(words) or answer
+            SaveDialog, "confirm", lambda words, _doing, answer=answer: questions.append(words) or answer
         )
         assert asked(tmp_path, 1, "mine") == (tmp_path / "mine.nii.gz" if answer else None)
     assert len(questions) == 2
