@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated
 
 import typer
@@ -33,6 +32,7 @@ def experiment(
         from FedSegCore.experiments.kept import read_finished
         from FedSegCore.experiments.report import write_experiment_report
         from FedSegCore.experiments.runner import ExperimentRun
+        from FedSegCore.experiments.statistics import chosen_rows, setting_spread
         from FedSegCore.inference.devices import choose_device
 
         config = read_experiment(file)
@@ -47,9 +47,9 @@ def experiment(
         write_experiment_report(config, results, report)
     for modality in dict.fromkeys(row["modality"] for row in results["rows"]):
         for name, setting in config.settings.items():
-            scores = [r["dice"] for r in results["rows"] if (r["setting"], r["modality"]) == (name, modality)]
-            if scores:
-                console.print(f"  {modality}  {setting.title}: mean Dice {fmean(scores):.3f}")
+            found = setting_spread(chosen_rows(results["rows"], modality=modality), name)
+            if found:
+                console.print(f"  {modality}  {setting.title}: mean Dice {found.mean:.3f}")
     console.print(f"Open {report} in a browser.")
     if as_json:
         emit_json({"report": str(report), "results": str(out / "results.json"), "releases": str(releases)})

@@ -16,7 +16,8 @@ def results(
         "docs/results.md"
     ),
     experiments: Annotated[
-        Path | None, typer.Option(help="Folder of experiment files; the page says what was not run of them.")
+        Path | None,
+        typer.Option(help="Folder of experiment files, whose present words are taken; the page says what was not run."),
     ] = None,
     keep: Annotated[
         Path | None,
@@ -30,8 +31,8 @@ def results(
     from FedSegCore.experiments.result_curves import curves_picture
     from FedSegCore.experiments.results_page import results_page
 
-    finished = [kept.read_finished(source) for source in sources]
     planned = [read_experiment(path) for path in sorted(experiments.glob("*.toml"))] if experiments else []
+    finished = [kept.brought_up_to_date(kept.read_finished(source), planned) for source in sources]
     beside = out.parent / out.stem
     beside.mkdir(parents=True, exist_ok=True)
     pictures = {}

@@ -1,9 +1,10 @@
 """An experiment in one file: whose images, which settings, how much of it, how often."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.toml_file import check_toml, load_toml
@@ -17,6 +18,14 @@ from FedSegCore.volumes.labels import LabelContract
 SettingName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$")]
 
 
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    return text
+
+
 class ExperimentSite(BaseModel):
     """One site of an experiment: patients of one data set.
 
@@ -25,6 +34,8 @@ class ExperimentSite(BaseModel):
         modality: DICOM modality code.
         dataset: folder of the data set below the data root; its ``manifest.csv`` names cases and patients.
         patients: (first, last) patients of the sorted manifest, 0-based, last not included.
+        patient_pattern: regular expression whose match at the beginning of the manifest's patient is the patient, where
+            one patient's images are listed as several; None: as listed.
         source_sites: only rows of these entries of the manifest's site column; all if empty.
         mapping: federation label name → the data set's numbers, or ``"not annotated"``.
         test_patients: the last so many patients are kept for testing and never trained on.
@@ -41,6 +52,7 @@ class ExperimentSite(BaseModel):
     modality: str
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     patients: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]]
+    patient_pattern: Annotated[str, AfterValidator(_expression)] | None = None
     source_sites: tuple[str, ...] = ()
     mapping: dict[str, tuple[int, ...] | str]
     test_patients: Annotated[int, Field(ge=1)] = 2
@@ -101,7 +113,7 @@ class ExperimentConfig(BaseModel):
         surface_distances: measure them too; on large volumes they take longer than the segmentation.
         pixel_accuracy: put it in the rows; never shown alone (METHODS §3).
         small_lesions: modality → τ; rows say which lesions are small (A/a ≥ τ of the whole image) and which are not.
-        rounds_needed: share of a run's last validation Dice whose first round is told.
+        rounds_needed: share of the reference setting's last validation Dice; how soon each run reaches it is told.
         sites: the sites.
         settings: the rows of the comparison, by name. In a file they may also come from ``axes`` and ``cross``
             (``experiments.crossing``).

@@ -1,6 +1,7 @@
 """The images of an experiment: from a data set's manifest to training, validation and test cases, split by patient."""
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,8 +93,22 @@ def _rows_by_patient(manifest: Path, site: ExperimentSite) -> dict[str, list[dic
         rows = [row for row in csv.DictReader(file) if not site.source_sites or row["site"] in site.source_sites]
     grouped: dict[str, list[dict[str, str]]] = {}
     for row in sorted(rows, key=lambda row: row["case"]):
-        grouped.setdefault(row["patient"], []).append(row)
+        patient = _patient(row, site)
+        grouped.setdefault(patient, []).append(row | {"patient": patient})
     return grouped
+
+
+def _patient(row: Mapping[str, str], site: ExperimentSite) -> str:
+    if site.patient_pattern is None:
+        return row["patient"]
+    found = re.match(site.patient_pattern, row["patient"])
+    if found is None:
+        raise BadInputError(
+            "experiment.patient-pattern",
+            f"Site {site.name}: patient_pattern does not match all patients of {site.dataset}.",
+            "Correct the pattern, or leave it out to take the patients as they are listed.",
+        )
+    return found.group()
 
 
 def _read_part(

@@ -1,8 +1,9 @@
 """Results of experiments on disk: the folder a run leaves, and one small file to keep of it."""
 
 import gzip
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,37 @@ from FedSegCore.experiments.config import ExperimentConfig
 from FedSegCore.experiments.statistics import Row
 
 SUFFIX = ".json.gz"
+
+_WORDS = {"title", "question", "notes", "findings", "target", "targets", "reference", "rounds_needed"}
+"""What changes no run: it may be mended afterwards."""
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """What runs were made with: device, CPU threads, and the packages with their versions."""
+
+    device: str
+    threads: int
+    software: tuple[tuple[str, str], ...]
+
+    @property
+    def device_words(self) -> str:
+        """Device and threads, in words."""
+        return f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}"
+
+
+def made_with(results: Mapping[str, Any]) -> list[MadeWith]:
+    """Return what the runs of ``results`` were made with, each once. Old runs do not say; the experiment does."""
+    stamps = (stamp for run in results["runs"] if (stamp := stamp_of(run, results)))
+    found = (MadeWith(stamp["device"], stamp["threads"], tuple(stamp["software"].items())) for stamp in stamps)
+    return list(dict.fromkeys(found))
+
+
+def stamp_of(run: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a run says it was made with, or what its experiment says of all its runs, as it once did."""
+    if "made_with" in run:
+        return dict(run["made_with"])
+    return {key: results[key] for key in ("device", "threads", "software")} if "software" in results else None
 
 
 @dataclass(frozen=True)
@@ -61,6 +93,28 @@ class Finished:
     def missing(self) -> int:
         """How many runs (setting × seed) are still to be done."""
         return len(self.config.settings) * len(self.config.seeds) - len(self.results["runs"])
+
+
+def run_identity(config: ExperimentConfig, budget: str, setting: str) -> str:
+    """Return the SHA-256 of what decides a setting's runs under a budget; other settings, words and goals do not."""
+    # Without defaults: an option that is new in a later version does not orphan what was done before it.
+    shared = config.model_dump(mode="json", exclude_defaults=True, exclude=_WORDS | {"settings", "budgets"})
+    own = config.settings[setting].model_dump(mode="json", exclude_defaults=True, exclude={"title"})
+    meant = shared | {"setting": {setting: own}, "budget": {budget: config.budgets[budget]}}
+    return hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
+
+
+def brought_up_to_date(one: Finished, planned: Iterable[ExperimentConfig]) -> Finished:
+    """Return ``one`` with the words, goals and further settings that its experiment's file has by now.
+
+    Only where the file still asks for the runs that were done, as they were done.
+    """
+    settings = {run["setting"] for run in one.results["runs"]}
+    for config in planned:
+        if config.name == one.config.name and one.budget in config.budgets and settings <= config.settings.keys():
+            then, now = ({run_identity(each, one.budget, name) for name in settings} for each in (one.config, config))
+            return Finished(config, one.results) if then == now else one
+    return one
 
 
 def read_finished(path: Path) -> Finished:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from FedSegCore.experiments.config import ExperimentConfig
-from FedSegCore.experiments.statistics import Spread, case_values, chosen_rows, paired_difference, spread
+from FedSegCore.experiments.kept import made_with
+from FedSegCore.experiments.statistics import Spread, chosen_rows, paired_difference, setting_spread
 from FedSegCore.reporting.html import write_report
 from FedSegCore.reporting.plots import curves, grouped_dots
 from FedSegCore.reporting.sections import Block, Details, Fact, Facts, Notice, Picture, Section, Table, Text
@@ -31,9 +31,8 @@ class _Story:
         return list(dict.fromkeys(row["modality"] for row in self.results["rows"]))
 
     def dice(self, setting: str, modality: str, key: str = "dice") -> Spread | None:
-        """Return the spread over test cases and seeds of a case's mean Dice over labels; None without any."""
-        values = case_values(chosen_rows(self.results["rows"], modality=modality), setting, key)
-        return spread(values.values()) if values else None
+        """Return the spread over test patients of a case's mean Dice over labels; None without any."""
+        return setting_spread(chosen_rows(self.results["rows"], modality=modality), setting, key)
 
 
 def write_experiment_report(config: ExperimentConfig, results: Results, path: Path) -> None:
@@ -53,7 +52,7 @@ def _facts(story: _Story) -> Block:
     means = [(modality, story.dice(story.config.default, modality)) for modality in story.modalities]
     return Facts(
         [
-            Fact(f"{m.mean:.3f}", f"{modality}: mean test Dice", f"{title}, {m.cases} scores")
+            Fact(f"{m.mean:.3f}", f"{modality}: mean test Dice", f"{title}, {m.patients} patients")
             for modality, m in means
             if m
         ]
@@ -86,8 +85,8 @@ def _comparison(story: _Story) -> list[Block]:
                 {
                     "modality": modality,
                     "setting": setting.title,
-                    "dice": MeanSd(own.mean, own.standard_deviation, own.cases),
-                    "group": MeanSd(group.mean, group.standard_deviation, group.cases),
+                    "dice": MeanSd(own.mean, own.standard_deviation, own.patients),
+                    "group": MeanSd(group.mean, group.standard_deviation, group.patients),
                     "difference": _difference(story, name, modality),
                 }
             )
@@ -101,7 +100,7 @@ def _comparison(story: _Story) -> list[Block]:
     return [
         Text(
             "A case's Dice is the mean over its structures, each measured over the whole volume on the image's own "
-            "grid. Tables give mean ± standard deviation over test cases, none of whose patients was trained on."
+            "grid. Tables give mean ± standard deviation over test patients, none of whom was trained on."
         ),
         Table(columns, sorted(table, key=lambda row: story.modalities.index(str(row["modality"])))),
     ]
@@ -151,24 +150,30 @@ def _training(story: _Story) -> list[Block]:
         for run in story.results["runs"]
     ]
     columns = [Column("setting", "Setting"), Column("seed", "Seed"), Column("minutes", "Training (minutes)", 1)]
-    threads = story.results["threads"]
-    words = f"{threads} thread{'s' * (threads != 1)}, {story.results['device']}"
+    words = "; ".join(made.device_words for made in made_with(story.results))
     return [*blocks, Table(columns, table, words)]
 
 
 def _scored(story: _Story) -> Block | None:
     points = [
-        {"round": row["round"], "dice": fmean(row["scores"].values()), "site": row["site"], "setting": run["title"]}
+        {"round": row["round"], "dice": dice, "label": label, "setting": run["title"]}
         for run in story.results["runs"]
         for row in run["curves"]
-        if row["scores"]
+        for label, dice in row["scores"].items()
     ]
     if not points:
         return None
     drawing = curves(
-        points, x="round", y="dice", panel="setting", line="site", x_label="round", y_label="validation Dice", columns=2
+        points,
+        x="round",
+        y="dice",
+        panel="setting",
+        line="label",
+        x_label="round",
+        y_label="validation Dice",
+        columns=2,
     )
-    return Picture(drawing, "Validation Dice per site.")
+    return Picture(drawing, "Validation Dice of each structure, mean over sites and seeds.")
 
 
 def _method(story: _Story) -> list[Block]:
@@ -195,6 +200,7 @@ def _method(story: _Story) -> list[Block]:
         "No test patient influences training, schedule or choice of "
         "model: the model of the last round is tested."
     )
-    software = [{"package": name, "version": version} for name, version in story.results["software"].items()]
+    packages = sorted({package for made in made_with(story.results) for package in made.software})
+    software = [{"package": name, "version": version} for name, version in packages]
     versions = Table([Column("package", "Package"), Column("version", "Version")], software)
     return [Text(words), Table(columns, sites), Details("Software", [versions])]

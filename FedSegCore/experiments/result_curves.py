@@ -1,6 +1,5 @@
 """Curves of an experiment as an SVG file beside the page."""
 
-from statistics import fmean
 from typing import Any
 
 from FedSegCore.experiments.kept import Finished
@@ -11,7 +10,7 @@ _INK = "#808080"
 
 
 def curves_picture(one: Finished) -> str | None:
-    """Return training loss and, where it was measured, validation Dice over the rounds, one line per setting.
+    """Return training loss and, where measured, each label's validation Dice over the rounds, one line per setting.
 
     Drawn are the settings that goals name, means over sites and seeds, one diagram per group. None without curves.
     """
@@ -24,9 +23,8 @@ def curves_picture(one: Finished) -> str | None:
             for row in run["curves"]:
                 facts = {"round": row["round"], "setting": one.titles[run["setting"]]}
                 points.append({**facts, "panel": f"{row['group']}: training loss", "value": row["loss"]})
-                if row["scores"]:
-                    dice = fmean(row["scores"].values())
-                    points.append({**facts, "panel": f"{row['group']}: validation Dice", "value": dice})
+                for label, dice in row["scores"].items():
+                    points.append({**facts, "panel": f"{row['group']}: {label}, validation Dice", "value": dice})
     if not points:
         return None
     drawing = curves(

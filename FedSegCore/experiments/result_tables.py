@@ -2,10 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 
 from FedSegCore.experiments.kept import Finished
-from FedSegCore.experiments.statistics import Row, case_values, chosen_rows, paired_difference, rounds_needed, spread
+from FedSegCore.experiments.statistics import (
+    Row,
+    case_values,
+    chosen_rows,
+    mean_curve,
+    paired_difference,
+    rounds_needed,
+    setting_spread,
+)
 
 
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[object]]) -> str:
@@ -32,10 +40,16 @@ def comparison_table(one: Finished, modality: str) -> str:
         if accurate:
             line += [_mean_sd(kept, name, key) for key in ("iou", "pixel_accuracy")]
         body.append([*line, _difference(kept, name, one.config.reference)])
-    threshold = (
-        f"\nDiceS: true lesion A/a ≥ {one.config.small_lesions[modality]:g}; DiceL: the rest.\n" if sized else ""
+    return markdown_table(head, body) + (_size_words(one, modality, kept) if sized else "")
+
+
+def _size_words(one: Finished, modality: str, rows: Sequence[Row]) -> str:
+    cases = {row["case"] for row in rows}
+    without = len(cases - {row["case"] for row in rows if row["size"] != "none"})
+    return (
+        f"\nDiceS: true lesion A/a ≥ {one.config.small_lesions[modality]:g}; DiceL: the other lesions. "
+        f"{without} of {len(cases)} images have no lesion: they count in Dice alone, with 1 if none was found, or 0.\n"
     )
-    return markdown_table(head, body) + threshold
 
 
 def label_table(one: Finished, modality: str) -> str:
@@ -53,28 +67,50 @@ def site_table(one: Finished) -> str:
 
 
 def rounds_table(one: Finished) -> str:
-    """Return setting × rounds until validation Dice first reached the asked share of its last value."""
+    """Return setting × rounds until validation Dice first reached the asked share of the reference's last value.
+
+    The reference setting's runs of the same seed and group are what counts; runs that never get there are told.
+    """
     share = one.config.rounds_needed
     if share is None:
         return ""
-    found: dict[str, list[int]] = defaultdict(list)
+    curves = _scored_curves(one)
+    body = []
+    for name, title in one.titles.items():
+        needed: list[int | None] = []
+        for (setting, seed, group), own in curves.items():
+            ends = [curve[max(curve)] for curve in curves.get((one.config.reference, seed, group), [])]
+            if setting == name and ends:
+                needed += [rounds_needed(curve, share * fmean(ends)) for curve in own]
+        reached = [rounds for rounds in needed if rounds is not None]
+        if needed:
+            body.append([title, _mean_and_sd(reached), f"{len(reached)} of {len(needed)}"])
+    rounds = f"Rounds to {100 * share:g} % of the last validation Dice of “{one.titles[one.config.reference]}”"
+    table = markdown_table(["Setting", rounds, "Reached (groups × seeds)"], body)
+    return f"### Rounds needed\n\n{table}" if body else ""
+
+
+def _scored_curves(one: Finished) -> dict[tuple[str, int, str], list[dict[int, float]]]:
+    """Return (setting, seed, group) → round → validation Dice, of each federation that has such a group."""
+    found: dict[tuple[str, int, str], list[dict[int, float]]] = defaultdict(list)
     for run in one.results["runs"]:
         groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for row in run["curves"]:
             groups[row["federation"], row["group"]].append(row)
-        needed = (rounds_needed(curve, share) for curve in groups.values())
-        found[run["setting"]] += [one_group.rounds for one_group in needed if one_group]
-    body = [
-        [one.titles[name], f"{(s := spread(values)).mean:.1f} ± {s.standard_deviation:.1f}", s.cases]
-        for name, values in found.items()
-        if values
-    ]
-    head = ["Setting", f"Rounds to {100 * share:g} % of the last validation Dice", "Groups × seeds"]
-    return f"### Rounds needed\n\n{markdown_table(head, body)}" if body else ""
+        for (_, group), rows in groups.items():
+            if curve := mean_curve(rows):
+                found[run["setting"], run["seed"], group].append(curve)
+    return found
+
+
+def _mean_and_sd(values: Sequence[int]) -> str:
+    if not values:
+        return "–"
+    return f"{fmean(values):.1f} ± {stdev(values) if len(values) > 1 else 0.0:.1f}"
 
 
 def cost_table(one: Finished) -> str:
-    """Return setting × training time: minutes a run, milliseconds a step, and how many times the reference's step."""
+    """Return setting × training time: minutes a run, and milliseconds a step of a site."""
     minutes: dict[str, list[float]] = defaultdict(list)
     steps: dict[str, list[float]] = defaultdict(list)
     for run in one.results["runs"]:
@@ -84,19 +120,13 @@ def cost_table(one: Finished) -> str:
             steps[run["setting"]].append(
                 1000.0 * sum(row["seconds"] for row in timed) / sum(row["steps"] for row in timed)
             )
-    mean = {name: fmean(values) for name, values in steps.items()}
-    reference = one.config.reference
     body = [
-        [
-            one.titles[name],
-            f"{fmean(values):.1f}",
-            f"{mean[name]:.0f}" if name in mean else "–",
-            f"× {mean[name] / mean[reference]:.2f}" if name in mean and reference in mean else "–",
-        ]
+        [one.titles[name], f"{fmean(values):.1f}", f"{fmean(steps[name]):.0f}" if name in steps else "–"]
         for name, values in minutes.items()
     ]
-    head = ["Setting", "Minutes a run", "Milliseconds a step", f"Step against “{one.titles[reference]}”"]
-    return f"### Time\n\n{markdown_table(head, body)}"
+    table = markdown_table(["Setting", "Minutes a run", "Milliseconds a step"], body)
+    words = "Whatever else the computer did meanwhile is in these times: they do not compare settings."
+    return f"### Time\n\n{words}\n\n{table}"
 
 
 def _by(one: Finished, rows: Sequence[Row], column: str, values: Sequence[str], key: str = "dice") -> str:
@@ -109,11 +139,8 @@ def _by(one: Finished, rows: Sequence[Row], column: str, values: Sequence[str], 
 
 
 def _mean_sd(rows: Sequence[Row], setting: str, key: str = "dice") -> str:
-    values = case_values(rows, setting, key)
-    if not values:
-        return "–"
-    found = spread(values.values())
-    return f"{found.mean:.3f} ± {found.standard_deviation:.3f} ({found.cases})"
+    found = setting_spread(rows, setting, key)
+    return f"{found.mean:.3f} ± {found.standard_deviation:.3f} ({found.patients})" if found else "–"
 
 
 def _difference(rows: Sequence[Row], setting: str, reference: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from FedSegCore.experiments.config import ExperimentConfig
-from FedSegCore.experiments.kept import SUFFIX, Finished
+from FedSegCore.experiments.kept import SUFFIX, Finished, made_with
 from FedSegCore.experiments.result_tables import (
     comparison_table,
     cost_table,
@@ -22,7 +22,9 @@ Written by `fedseg results docs/results/*.json.gz --experiments experiments` fro
 number is computed from their rows.
 
 * A case's Dice is the mean over its labels, each measured over the whole volume (or picture) on the image's own grid.
-* Tables give mean ± standard deviation over test cases × seeds. No patient is both trained on and tested in a run.
+* A patient's Dice is the mean over the patient's cases and the seeds they were tested with: who has many images, or was
+  tested with several seeds, counts once. Tables give mean ± standard deviation over patients, and how many there are.
+* No patient is both trained on and tested in a run, as far as the data set tells its patients (see the notes).
 * Differences are paired by case and seed; brackets hold the 95 % bootstrap interval over patients.
 * A goal is judged by the mean; where the interval of the difference holds 0, more patients could turn it round.
 """
@@ -128,13 +130,15 @@ def _not_run(finished: Sequence[Finished], planned: Sequence[ExperimentConfig], 
 def _chapter(one: Finished, picture: str | None) -> list[str]:
     config, results = one.config, one.results
     seeds = ", ".join(map(str, one.seeds))
-    software = ", ".join(f"{name} {version}" for name, version in results["software"].items())
-    threads = f"{results['threads']} thread" + "s" * (results["threads"] != 1)
+    made = "; or ".join(
+        f"{one_way.device_words}; {', '.join(' '.join(package) for package in one_way.software)}"
+        for one_way in made_with(results)
+    )
     command = f"fedseg experiment experiments/{config.name}.toml --budget {one.budget}"
     parts = [
         f"## {config.title}\n",
         " ".join(config.question.split()) + "\n",
-        f"`{command}`: seeds {seeds}; {results['device']}, {threads}; {software}.\n",
+        f"`{command}`: seeds {seeds}; {made}.\n",
     ]
     if one.missing:
         parts.append(

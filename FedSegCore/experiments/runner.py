@@ -1,6 +1,5 @@
 """Runs an experiment, setting by setting and seed by seed; what is done is not done again."""
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from FedSegCore.common.files import whole_folder, write_json
 from FedSegCore.common.progress import Progress
 from FedSegCore.experiments.config import ExperimentConfig
 from FedSegCore.experiments.data import SiteCases
-from FedSegCore.experiments.kept import Finished
+from FedSegCore.experiments.kept import Finished, run_identity, stamp_of
 from FedSegCore.experiments.runs import (
     CohortSite,
     federation_and_member,
@@ -33,8 +32,6 @@ from FedSegCore.learning.case import TrainingCase
 from FedSegCore.learning.cohort import Cohort
 from FedSegCore.models.release import software_versions
 from FedSegCore.models.signing import load_or_make_key
-
-_WORDS = {"title", "question", "notes", "findings", "target", "targets", "reference", "rounds_needed"}
 
 TRAINING_SHARE = 0.9
 """Share of a run's progress bar that training takes; scoring takes the rest."""
@@ -69,40 +66,47 @@ class ExperimentRun:
                 f"There is no budget {self.budget!r}.",
                 f"Choose one of: {', '.join(self.config.budgets)}.",
             )
-        described = self.config.model_dump(mode="json") | {"budget": self.budget}
-        identity = _identity(self.config, self.budget)
-        stamp = self.folder / "experiment.json"
-        if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8"))["identity"] != identity:
-            raise BadInputError(
-                "experiment.other-folder",
-                "The folder holds results of another experiment, or of this one before it was changed.",
-                "Give a new folder, or remove this one.",
-            )
+        for setting, seed in self._order():
+            done = self._done(setting, seed)
+            if done is not None and done.get("identity") != run_identity(self.config, self.budget, setting):
+                raise BadInputError(
+                    "experiment.other-folder",
+                    f"The folder's run of {setting} is of another experiment, or of this one before it was changed.",
+                    "Give a new folder, or remove this one.",
+                )
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(stamp, described | {"identity": identity})
+        described = self.config.model_dump(mode="json") | {"budget": self.budget}
+        write_json(self.folder / "experiment.json", described)
 
     def adopt(self, kept: Finished) -> int:
         """Take over the runs of an unfinished experiment that were kept in one file; return how many.
 
-        The default setting's first seed is not: its models, which no such file holds, are published.
+        Settings that are new, or were changed since, are run. So is the default setting's first seed: its models, which
+        no such file holds, are published.
 
         Raises:
-            BadInputError: ``experiment.other-kept``: they are of another experiment, or of this one before a change.
+            BadInputError: ``experiment.other-kept``: no setting is as it was then.
         """
-        if _identity(kept.config, kept.budget) != _identity(self.config, self.budget):
+        now = {name: run_identity(self.config, self.budget, name) for name in self.config.settings}
+        then = {name: run_identity(kept.config, kept.budget, name) for name in kept.config.settings}
+        same = {name for name, identity in now.items() if then.get(name) == identity}
+        if not same:
             raise BadInputError(
                 "experiment.other-kept",
                 "The kept results are of another experiment or budget, or of this one before it was changed.",
                 "Give the file that was kept of this one, or none.",
             )
-        published = (self.config.default, self.config.seeds[0])
+        wanted = {(name, seed) for name in same for seed in self.config.seeds}
+        wanted.discard((self.config.default, self.config.seeds[0]))
         adopted = 0
         for run in kept.results["runs"]:
             which = (run["setting"], run["seed"])
-            done = self._run_folder(*which) / "run.json"
-            if which != published and not done.exists():
+            if which in wanted and self._done(*which) is None:
+                done = self._run_file(*which)
                 done.parent.mkdir(parents=True, exist_ok=True)
-                write_json(done, run | {"rows": [row for row in kept.rows if (row["setting"], row["seed"]) == which]})
+                rows = [row for row in kept.rows if (row["setting"], row["seed"]) == which]
+                facts = {"identity": now[run["setting"]], "made_with": stamp_of(run, kept.results), "rows": rows}
+                write_json(done, run | facts)
                 adopted += 1
         return adopted
 
@@ -130,10 +134,7 @@ class ExperimentRun:
         return {
             "experiment": self.config.name,
             "budget": self.budget,
-            "software": software_versions(),
-            "threads": torch.get_num_threads(),
-            "device": self.device.type,
-            "runs": [{key: value for key, value in run.items() if key != "rows"} for run in runs],
+            "runs": [{key: value for key, value in run.items() if key not in ("rows", "identity")} for run in runs],
             "rows": [row for run in runs for row in run["rows"]],
         }
 
@@ -141,12 +142,18 @@ class ExperimentRun:
         """Return where a run is kept: one folder per federation, and ``run.json`` when it is done."""
         return self.folder / "runs" / f"{setting}-seed{seed}"
 
+    def _run_file(self, setting: str, seed: int) -> Path:
+        return self._run_folder(setting, seed) / "run.json"
+
+    def _done(self, setting: str, seed: int) -> dict[str, Any] | None:
+        """Return what an earlier call left of a run; None if it was not finished."""
+        file = self._run_file(setting, seed)
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
     def run_one(self, setting: str, seed: int, progress: Progress) -> dict[str, Any]:
         """Run one setting with one seed, or return what an earlier call left: seconds, curves and rows."""
-        done = self._run_folder(setting, seed) / "run.json"
-        if done.is_file():
-            loaded: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-            return loaded
+        if (done := self._done(setting, seed)) is not None:
+            return done
         title = self.config.settings[setting].title
         config = self.config.federation_of(setting, self.budget, seed)
         started = time.perf_counter()
@@ -154,15 +161,21 @@ class ExperimentRun:
         trained = time.perf_counter()
         rows = self._score(setting, seed, config, outcomes, progress.part(TRAINING_SHARE, 1.0))
         run = {
+            "identity": run_identity(self.config, self.budget, setting),
             "setting": setting,
             "title": title,
             "seed": seed,
             "training_seconds": round(trained - started, 1),
             "scoring_seconds": round(time.perf_counter() - trained, 1),
+            "made_with": {
+                "device": self.device.type,
+                "threads": torch.get_num_threads(),
+                "software": software_versions(),
+            },
             "curves": _curves(outcomes),
             "rows": rows,
         }
-        write_json(done, run)
+        write_json(self._run_file(setting, seed), run)
         return run
 
     def train(
@@ -261,13 +274,6 @@ class ExperimentRun:
             own = list(tester.score(group.site_models[member], taught, cases, progress.part(0.5, 1.0)))
         together = zip(cases, own, common, strict=True)
         return [row for case, one, other in together for row in case_rows(facts, case, one, other, self.config)]
-
-
-def _identity(config: ExperimentConfig, budget: str) -> str:
-    # Without defaults: an option that is new in a later version does not orphan what was done before it. Without what
-    # changes no run: words and goals may be mended afterwards.
-    meant = config.model_dump(mode="json", exclude_defaults=True, exclude=_WORDS) | {"budget": budget}
-    return hashlib.sha256(json.dumps(meant, sort_keys=True).encode()).hexdigest()
 
 
 def _curves(outcomes: dict[str, FederationOutcome]) -> list[dict[str, Any]]:

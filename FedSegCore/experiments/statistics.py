@@ -12,34 +12,26 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (n - 1) over cases."""
+    """Mean and standard deviation (n - 1) over patients."""
 
     mean: float
     standard_deviation: float
-    cases: int
+    patients: int
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean."""
+        return float(self.standard_deviation / np.sqrt(self.patients))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of case-wise differences with its 95 % percentile bootstrap interval over patients."""
+    """Mean of patient-wise differences with its 95 % percentile bootstrap interval over patients."""
 
     mean: float
     low: float
     high: float
-    cases: int
-
-
-@dataclass(frozen=True)
-class RoundsNeeded:
-    """How soon a run got near its end.
-
-    Attributes:
-        rounds: rounds trained until the validation Dice first reached the share of its last value.
-        last: that last value, in [0, 1].
-    """
-
-    rounds: int
-    last: float
+    patients: int
 
 
 def chosen_rows(
@@ -69,20 +61,28 @@ def case_values(rows: Iterable[Row], setting: str, key: str = "dice") -> dict[tu
     return {(seed, modality, case): value for (_, seed, modality, case), value in found.items()}
 
 
+def patient_means(rows: Sequence[Row], values: Mapping[tuple[int, str, str], float]) -> dict[str, float]:
+    """Return patient → mean over seeds and cases of ``values`` ((seed, modality, case) → value).
+
+    The cases of a patient and the seeds of a case are not independent: a patient counts once, however many there are.
+    """
+    patients = {row["case"]: str(row.get("patient", row["case"])) for row in rows}
+    grouped: dict[str, list[float]] = defaultdict(list)
+    for (_, _, case), value in values.items():
+        grouped[patients[case]].append(value)
+    return {patient: float(np.mean(found)) for patient, found in grouped.items()}
+
+
 def spread(values: Iterable[float]) -> Spread:
-    """Return mean and standard deviation of at least one value; one value alone has none (0)."""
+    """Return mean and standard deviation of at least one patient's value; one alone has none (0)."""
     array = np.asarray(list(values), np.float64)
     return Spread(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else 0.0, len(array))
 
 
-def standard_error(rows: Sequence[Row], setting: str, key: str = "dice") -> float:
-    """Return the standard error over patients of a setting's mean: of the patients' means over cases and seeds."""
-    patients = _patients(rows)
-    means: dict[str, list[float]] = defaultdict(list)
-    for (_, _, case), value in case_values(rows, setting, key).items():
-        means[patients[case]].append(value)
-    per_patient = spread(float(np.mean(values)) for values in means.values())
-    return float(per_patient.standard_deviation / np.sqrt(per_patient.cases))
+def setting_spread(rows: Sequence[Row], setting: str, key: str = "dice") -> Spread | None:
+    """Return a setting's mean over labels, then cases and seeds, then patients; None where it has no rows."""
+    found = case_values(rows, setting, key)
+    return spread(patient_means(rows, found).values()) if found else None
 
 
 def paired_difference(
@@ -97,40 +97,29 @@ def paired_difference(
 ) -> Difference:
     """Return how much better ``setting`` is than ``reference`` on the same cases and seeds (mean over labels).
 
-    Patients are resampled whole: the seeds of a case and the cases of a patient stay together, since they are not
-    independent. A case counts once whatever the number of its seeds.
+    The unit is the patient, as in ``patient_means``: their mean is told, and they are resampled.
 
     Raises:
         ValueError: the two settings share no case.
     """
     kept = chosen_rows(rows, modality=modality)
     own, other = case_values(kept, setting, key), case_values(kept, reference, key)
-    gaps: dict[str, list[float]] = defaultdict(list)
-    for where, value in own.items():
-        if where in other:
-            gaps[where[-1]].append(value - other[where])
+    gaps = patient_means(kept, {where: value - other[where] for where, value in own.items() if where in other})
     if not gaps:
         raise ValueError(f"{setting} and {reference} share no {modality or 'test'} case")
-    patients = _patients(kept)
-    clusters: dict[str, list[float]] = defaultdict(list)
-    for case, values in gaps.items():
-        clusters[patients[case]].append(float(np.mean(values)))
-    sums = np.array([sum(values) for values in clusters.values()])
-    counts = np.array([len(values) for values in clusters.values()])
-    draws = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
-    low, high = np.percentile(sums[draws].sum(axis=1) / counts[draws].sum(axis=1), [2.5, 97.5])
-    return Difference(float(sums.sum() / counts.sum()), float(low), float(high), len(gaps))
+    found = np.array(list(gaps.values()))
+    draws = np.random.default_rng(seed).integers(0, len(found), (resamples, len(found)))
+    low, high = np.percentile(found[draws].mean(axis=1), [2.5, 97.5])
+    return Difference(float(found.mean()), float(low), float(high), len(found))
 
 
-def rounds_needed(curve: Iterable[Row], share: float) -> RoundsNeeded | None:
-    """Return after how many rounds one group's mean validation Dice first reached ``share`` of its last value.
+def mean_curve(curve: Iterable[Row]) -> dict[int, float]:
+    """Return round → mean validation Dice over one group's sites in one run; empty where nothing was scored.
 
-    Round r's scores are of the model before round r's training, so r - 1 rounds were trained. A site that is missing
-    counts with its last scores. None where nothing was scored.
+    A site that is missing counts with its last scores.
 
     Args:
-        curve: rows of ``round``, ``site`` and ``scores`` (label → Dice) of one group in one run.
-        share: in (0, 1].
+        curve: rows of ``round``, ``site`` and ``scores`` (label → Dice).
     """
     by_round: dict[int, dict[str, float]] = defaultdict(dict)
     for row in curve:
@@ -141,12 +130,13 @@ def rounds_needed(curve: Iterable[Row], share: float) -> RoundsNeeded | None:
     for number in sorted(by_round):
         known |= by_round[number]
         means[number] = float(np.mean(list(known.values())))
-    if not means:
-        return None
-    last = means[max(means)]
-    return RoundsNeeded(min(number for number, mean in means.items() if mean >= share * last) - 1, last)
+    return means
 
 
-def _patients(rows: Iterable[Row]) -> dict[str, str]:
-    """Return case → patient; rows without a patient are of one case each."""
-    return {row["case"]: str(row.get("patient", row["case"])) for row in rows}
+def rounds_needed(means: Mapping[int, float], bar: float) -> int | None:
+    """Return how many rounds were trained until a ``mean_curve`` first reached ``bar``; None if it never did.
+
+    Round r's scores are of the model before round r's training, so r - 1 rounds were trained.
+    """
+    reached = [number for number, mean in means.items() if mean >= bar]
+    return min(reached) - 1 if reached else None

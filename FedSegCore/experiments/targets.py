@@ -12,13 +12,12 @@ from FedSegCore.experiments.statistics import (
     case_values,
     chosen_rows,
     paired_difference,
-    spread,
-    standard_error,
+    setting_spread,
 )
 
 
 class Target(BaseModel):
-    """A goal between settings, or of one setting, in mean Dice over the test cases and seeds that all of them have.
+    """A goal between settings, or of one setting, in mean Dice over the patients that all of them have.
 
     Attributes:
         text: the goal in words.
@@ -81,27 +80,32 @@ def judge(target: Target, rows: Sequence[Row], settings: Sequence[str], budget: 
         return None
     kept = chosen_rows(rows, modality=target.modality, sites=target.sites, size=target.size)
     names = target.against or (tuple(settings) if target.kind == "near-best" else ())
-    values = {name: case_values(kept, name, target.measure) for name in {target.setting, *names}}
-    values = {name: found for name, found in values.items() if found}
-    shared = set.intersection(*(set(found) for found in values.values())) if values else set()
-    if not shared or target.setting not in values or not set(target.against) <= values.keys():
+    cases = {name: case_values(kept, name, target.measure).keys() for name in {target.setting, *names}}
+    cases = {name: found for name, found in cases.items() if found}
+    shared = set.intersection(*(set(found) for found in cases.values())) if cases else set()
+    if not shared or target.setting not in cases or not set(target.against) <= cases.keys():
         return Verdict(target.text, None, goal, False, "what it compares has not been run")
-    means = {name: spread(found[where] for where in shared).mean for name, found in values.items()}
     kept = [row for row in kept if (row["seed"], row["modality"], row["case"]) in shared]
-    own = means[target.setting]
+    means = {name: found for name in cases if (found := setting_spread(kept, name, target.measure))}
+    own = means[target.setting].mean
     if target.kind == "value":
         return Verdict(target.text, own, goal, own >= goal, f"{own:.3f}")
-    best = max((name for name in names if name in means), key=lambda name: means[name])
+    best = max((name for name in names if name in means), key=lambda name: means[name].mean)
     if target.kind == "near-best":
-        goal = -standard_error(kept, best, target.measure)
-    top = means[best]
-    found = _compared(target.kind, own, top)
+        goal = -means[best].standard_error
+    top = means[best].mean
+    value = _compared(target.kind, own, top)
+    words = f"{own:.3f} against {top:.3f} ({best})"
+    if value is None:
+        return Verdict(target.text, None, goal, False, f"nothing to be a part of: {words}")
     gap = None if best == target.setting else paired_difference(kept, target.setting, best, None, key=target.measure)
-    return Verdict(target.text, found, goal, found >= goal, f"{own:.3f} against {top:.3f} ({best})", gap)
+    return Verdict(target.text, value, goal, value >= goal, words, gap)
 
 
-def _compared(kind: str, own: float, top: float) -> float:
+def _compared(kind: str, own: float, top: float) -> float | None:
+    """Return what ``kind`` compares; None for a part of 0."""
     if kind in ("difference", "near-best"):
         return own - top
-    ratio = own / top if top > 0.0 else float("inf")
-    return ratio if kind == "ratio" else ratio - 1.0
+    if top <= 0.0:
+        return None
+    return own / top if kind == "ratio" else own / top - 1.0

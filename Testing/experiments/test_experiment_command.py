@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from phantom_data import write_data_set
+from pydantic import ValidationError
 
-from FedSegCore.common.errors import CancelledError
+from FedSegCore.common.errors import BadInputError, CancelledError
 from FedSegCore.common.progress import Progress
-from FedSegCore.experiments.config import read_experiment
-from FedSegCore.experiments.data import read_sites
-from FedSegCore.experiments.kept import keep, read_finished
+from FedSegCore.experiments.config import ExperimentSite, read_experiment
+from FedSegCore.experiments.data import read_site, read_sites
+from FedSegCore.experiments.kept import brought_up_to_date, keep, read_finished
 from FedSegCore.experiments.runner import ExperimentRun
+from FedSegCore.experiments.scoring import Tester
+from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.inference.devices import choose_device
 from FedSegCore.models.release import list_releases
 from FedSegCore.volumes.preparation import prepare
@@ -72,6 +75,14 @@ training = { patch_size = [1, 48, 48], batch_size = 4, steps_per_round = 3 }
 """
 
 
+ADDED = """
+[settings.added]
+title = "FedAvg, one step"
+federation.aggregation.rule = "fedavg"
+federation.training.steps_per_round = 1
+"""
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     """A folder with the experiment's file and its data set."""
@@ -105,13 +116,26 @@ def test_the_command_leaves_rows_releases_and_a_report(fedseg, study, tmp_path):
     assert {row["case"] for row in rows} == {"case2", "case4"}
     assert {row["site"] for row in rows} == {"north", "south"}
     assert all(0.0 <= row["dice"] <= 1.0 and 0.0 <= row["group_dice"] <= 1.0 for row in rows)
-    # a site's own mix differs from the group's model under FLAMES only
-    differ = {row["setting"] for row in rows if row["dice"] != row["group_dice"]}
-    assert differ <= {"flames"}
     assert [release.id for release in list_releases(Path(told["releases"]))] == ["tiny-CT-v1"]
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert "does not reach the goal of 1.00" in page
     assert "FLAMES" in page
+
+
+def test_rows_are_of_the_sites_own_mix_and_of_the_groups_model(study, finished):
+    config = read_experiment(study / "tiny.toml")
+    federation = config.federation_of("flames", "quick", 0)
+    group = FederationOutcome.load(finished / "runs" / "flames-seed0" / "federation").groups["CT"]
+    tester = Tester(federation, "CT", "CT", choose_device("cpu"), distances=False)
+    for site in read_sites(config, study / "data"):
+        own = group.site_models[site.name]
+        assert any(not np.array_equal(own[name], group.model[name]) for name in own)
+        rows = [row for row in read_finished(finished).rows if row["site"] == site.name]
+        for key, model in (("dice", own), ("group_dice", group.model)):
+            (scored,) = tester.score(model, group.trained_values(), site.test, Progress())
+            expected = {score.label: score.dice for score in scored.scores}
+            found = {row["label"]: row[key] for row in rows if (row["setting"], row["seed"]) == ("flames", 0)}
+            assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_killed_experiment_goes_on_where_it_was_with_the_same_numbers(study, finished, tmp_path):
@@ -145,9 +169,42 @@ def test_what_was_kept_of_an_unfinished_experiment_is_not_run_again(fedseg, stud
     assert [release.id for release in list_releases(out / "releases")] == ["tiny-CT-v1"]
     again, before = (read_finished(folder).rows for folder in (out, finished))
     assert again == before
+    # another setting is run in addition; the others stay
+    more = study / "more.toml"
+    more.write_text((study / "tiny.toml").read_text() + ADDED)
+    done = fedseg("experiment", more, "--out", out, "--threads", 1)
+    assert done.code == 0, done.err
+    told = read_finished(out)
+    assert [row for row in told.rows if row["setting"] != "added"] == before
+    assert {row["seed"] for row in told.rows if row["setting"] == "added"} == {0, 1}
     (study / "changed.toml").write_text((study / "tiny.toml").read_text().replace("rounds = 2", "rounds = 3"))
     refused = fedseg("experiment", study / "changed.toml", "--out", tmp_path / "other", "--kept", kept)
     assert (refused.code, "experiment.other-kept" in refused.err) == (3, True)
+
+
+def test_words_and_further_settings_are_those_of_the_file_as_it_is_now(study, finished):
+    text = (study / "tiny.toml").read_text()
+    now = study / "now.toml"
+    now.write_text(text.replace('title = "Two sites"', 'title = "North and south"') + ADDED)
+    one = brought_up_to_date(read_finished(finished), [read_experiment(now)])
+    assert (one.config.title, one.missing) == ("North and south", 2)
+    now.write_text(text.replace('title = "Two sites"', 'title = "Other rounds"').replace("rounds = 2", "rounds = 3"))
+    assert brought_up_to_date(read_finished(finished), [read_experiment(now)]).config.title == "Two sites"
+
+
+def test_images_that_are_listed_apart_may_be_of_one_patient(study):
+    config = read_experiment(study / "tiny.toml")
+    north = config.sites[0].model_copy(update={"patient_pattern": "p-case[0-9]", "patients": (0, 4)})
+    site = read_site(north, config.contract(), study / "data")
+    assert [case.patient for case in site.training] == ["p-case0", "p-case1"]
+    merged = north.model_copy(update={"patient_pattern": "p-case"})
+    with pytest.raises(BadInputError, match="has 1 patients, of which 2 are held out"):
+        read_site(merged, config.contract(), study / "data")
+    with pytest.raises(BadInputError) as refused:
+        read_site(north.model_copy(update={"patient_pattern": "q"}), config.contract(), study / "data")
+    assert refused.value.code == "experiment.patient-pattern"
+    with pytest.raises(ValidationError, match="no regular expression"):
+        ExperimentSite.model_validate(north.model_dump() | {"patient_pattern": "("})
 
 
 def test_results_of_another_experiment_are_not_mixed_in(fedseg, study, finished, tmp_path):

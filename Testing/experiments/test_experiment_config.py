@@ -39,10 +39,11 @@ def combined(*axes: tuple[str, ...]) -> set[str]:
 LIMITED = combined(AUGMENTATIONS, ("together", "alone", "centralised"))
 FEDGS = {"fedavg", "fedgs", "normalised", "constant", "oversampling"}
 MIXTURES = combined(("spatial", "gin"), ("fedavg", "flames", "fedgs", "flames-fedgs"))
+MIXTURES |= {"gin-local", "gin-centralised", "gin-constant"}
 ALPHAS = ("alpha-paper", "alpha-mean", "alpha-half", "alpha-strong")
 ABSENCES = ("none", "missing-10", "missing-30", "missing-50", "missing-70", "late", "gone")
 WHOLE = {
-    "fedgin": combined(AUGMENTATIONS, ("together", "modality", "local", "centralised")),
+    "fedgin": combined(AUGMENTATIONS, ("together", "modality", "local", "centralised")) | {"gin-flames"},
     "fedgin-transfer": combined(AUGMENTATIONS, ("ct-to-mr", "mr-to-ct")),
     "fedgin-limited": LIMITED,
     "fedgin-limited-1": LIMITED,

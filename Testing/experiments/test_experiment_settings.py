@@ -253,16 +253,16 @@ def test_the_page_is_computed_from_the_rows(fedseg, run, rows, tmp_path):
     assert "FLAMES not far below one place (kinds, quick)" in held
     assert "CT: FLAMES (kinds, quick)" in missed
     assert "full budget only" not in page
-    assert "DiceS: true lesion A/a ≥ 20; DiceL: the rest." in page
+    assert "DiceS: true lesion A/a ≥ 20; DiceL: the other lesions. 0 of 2 images have no lesion" in page
     assert "| CT's model for MR |" in page
     assert "Phantoms, not patients." in page
-    assert "Rounds to 90 % of the last validation Dice" in page
+    assert "Rounds to 90 % of the last validation Dice of “FLAMES”" in page
     assert "Milliseconds a step" in page
     (picture,) = (tmp_path / "docs" / "results").iterdir()
     assert f"](results/{picture.name})" in page
     drawing = picture.read_text(encoding="utf-8")
     # what the goals name, with the validation Dice of the site that has a validation patient
-    for word in ("FLAMES", "one place", "CT: training loss", "MR: training loss", "CT: validation Dice"):
+    for word in ("FLAMES", "one place", "CT: training loss", "MR: training loss", "CT: liver, validation Dice"):
         assert f">{word}<" in drawing, word
     assert ">CT only<" not in drawing
     overlap = [row["iou"] for row in rows if (row["setting"], row["modality"]) == ("flames", "CT")]

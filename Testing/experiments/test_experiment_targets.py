@@ -1,13 +1,11 @@
 """Targets, crossing, participation and the further statistics against values worked out by hand."""
 
-from math import sqrt
-
 import numpy as np
 import pytest
 
 from FedSegCore.experiments.crossing import crossed
 from FedSegCore.experiments.participation import SiteParticipation
-from FedSegCore.experiments.statistics import paired_difference, rounds_needed, standard_error
+from FedSegCore.experiments.statistics import mean_curve, rounds_needed
 from FedSegCore.experiments.targets import Target, judge
 
 
@@ -81,7 +79,7 @@ def test_settings_are_compared_on_what_all_of_them_have():
     verdict = judge(among, rows, ["new", "old", "third"], "quick")
     assert verdict is not None
     assert verdict.gap is not None
-    assert (verdict.gap.mean, verdict.gap.cases) == (pytest.approx(0.1), 1)
+    assert (verdict.gap.mean, verdict.gap.patients) == (pytest.approx(0.1), 1)
     apart = judge(goal, [row("new", "c1", 0.5), row("old", "c2", 0.4)], ["new", "old"], "quick")
     assert apart is not None
     assert apart.found is None
@@ -101,26 +99,26 @@ def test_a_comparison_comes_with_its_paired_interval():
     assert alone.gap is None
 
 
-def test_the_standard_error_is_over_patients_not_seeds_or_cases():
-    rows = [
-        row("a", "c1", 0.2, patient="p"),
-        row("a", "c2", 0.4, patient="p"),
-        row("a", "c1", 0.3, seed=1, patient="p"),
-    ]
-    rows += [row("a", "c3", 0.9, patient="q")]
-    # patients 0.3 and 0.9: sd 0.6 / sqrt 2, over sqrt 2
-    assert standard_error(rows, "a") == pytest.approx(0.6 / sqrt(2) / sqrt(2))
-
-
-def test_the_bootstrap_keeps_a_patients_cases_together():
-    cases = {"a1": ("a", 0.1), "a2": ("a", 0.3), "b1": ("b", 0.5)}
+def test_a_goal_and_its_interval_are_of_the_same_mean():
+    """One patient has three images, another one: neither the goal nor its interval is led by the three."""
+    cases = {"a1": ("a", 0.1), "a2": ("a", 0.3), "a3": ("a", 0.2), "b1": ("b", 0.6)}
     rows = [row("new", case, gap, patient=patient) for case, (patient, gap) in cases.items()]
     rows += [row("old", case, 0.0, patient=patient) for case, (patient, _) in cases.items()]
-    found = paired_difference(rows, "new", "old", "CT")
-    assert found.mean == pytest.approx(0.3)
-    assert found.cases == 3
-    # only three draws exist: a a (0.2), a b (0.3), b b (0.5)
-    assert (found.low, found.high) == (pytest.approx(0.2), pytest.approx(0.5))
+    verdict = judge(
+        Target(text="t", setting="new", kind="difference", against=("old",), modality="CT"), rows, ["new"], "quick"
+    )
+    assert verdict is not None
+    assert verdict.gap is not None
+    assert (verdict.found, verdict.gap.mean) == (pytest.approx(0.4), pytest.approx(0.4))
+    assert (verdict.gap.low, verdict.gap.high) == (pytest.approx(0.2), pytest.approx(0.6))
+
+
+@pytest.mark.parametrize("kind", ["ratio", "relative"])
+def test_nothing_is_a_part_of_nothing(kind):
+    rows = [row("new", "c1", 0.0), row("old", "c1", 0.0)]
+    verdict = judge(Target(text="t", setting="new", kind=kind, against=("old",), modality="CT"), rows, ["new"], "quick")
+    assert verdict is not None
+    assert (verdict.found, verdict.reached) == (None, False)
 
 
 def test_rounds_needed():
@@ -129,11 +127,12 @@ def test_rounds_needed():
 
     curve = [scored(1, "a", 0.1), scored(1, "b", 0.1), scored(2, "a", 0.7), scored(3, "b", 0.8), scored(3, "a", None)]
     curve += [scored(4, "a", 0.8), scored(4, "b", 0.8)]
-    # means with the last known of each site: 0.1, 0.4, 0.75, 0.8; 0.9 x 0.8 = 0.72 in round 3, after two rounds
-    found = rounds_needed(curve, 0.9)
-    assert found is not None
-    assert (found.rounds, found.last) == (2, pytest.approx(0.8))
-    assert rounds_needed([scored(1, "a", None)], 0.9) is None
+    # with the last known of each site
+    means = mean_curve(curve)
+    assert means == {1: pytest.approx(0.1), 2: pytest.approx(0.4), 3: pytest.approx(0.75), 4: pytest.approx(0.8)}
+    assert rounds_needed(means, 0.72) == 2  # in round 3, after two rounds
+    assert rounds_needed(means, 0.81) is None
+    assert mean_curve([scored(1, "a", None)]) == {}
 
 
 def test_missing_site_rounds_are_about_as_many_as_asked_for_and_nested():
