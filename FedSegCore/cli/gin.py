@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from FedSegCore.cli.output import console, emit_json, progress_bar
 from FedSegCore.common.errors import BadInputError, UsageError
@@ -57,7 +56,7 @@ def gin(
         )
         write_gin_grid(drawn, out)
         progress.update(1.0, "done")
-    console.print(f"{samples} samples of slice {drawn.slice_index} ({chosen}) are in {escape(out.name)}.")
+    console.print(f"{samples} samples of slice {drawn.slice_index} ({chosen}) are in {out.name}.")
     if as_json:
         emit_json({"modality": chosen, "seed": seed, "slice": drawn.slice_index, "samples": _rows(drawn)})
 

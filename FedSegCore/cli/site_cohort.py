@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
 from FedSegCore.cli.output import console, emit_json, progress_bar
 from FedSegCore.common.errors import BadInputError, UsageError
@@ -236,8 +237,8 @@ def _consent_words(case: "StoredCase") -> str:
 
 def _show(findings: "tuple[CaseFinding, ...]") -> None:
     for found in findings:
-        mark = "[red]no[/]" if found.refuses else "[yellow]look[/]"
-        console.print(f"  {mark} {found.code}: {found.words} {found.remedy}", soft_wrap=True)
+        mark = ("no", "red") if found.refuses else ("look", "yellow")
+        console.print(Text.assemble("  ", mark, f" {found.code}: {found.words} {found.remedy}"), soft_wrap=True)
 
 
 def _plain(found: "CaseFinding") -> dict[str, Any]:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from FedSegCore.cli.output import console, emit_json
 
@@ -79,4 +78,4 @@ def _tell(joined: "Joined", new_key: bool) -> None:
     lines.append(f"Send the coordinator {joined.request_file}, and read out your fingerprint: {joined.fingerprint}")
     lines.append(f"'fedseg site check {joined.folder.path}' then says whether everything is ready.")
     for line in lines:
-        console.print(escape(line), soft_wrap=True)
+        console.print(line, soft_wrap=True)
