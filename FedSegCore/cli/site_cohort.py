@@ -1,6 +1,6 @@
 """``fedseg site cohort``: which cases the site trains on, and who consented."""
 
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -13,7 +13,7 @@ from FedSegCore.common.errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
     from FedSegCore.federation.site.case_checks import CaseFinding
-    from FedSegCore.federation.site.case_intake import CaseOffer
+    from FedSegCore.federation.site.case_intake import CaseOffer, CheckedCase
     from FedSegCore.federation.site.cohort_index import Consent, StoredCase
     from FedSegCore.federation.site.cohort_store import CohortStore
 
@@ -75,19 +75,25 @@ def add(
     naming = _naming(mapping or [], not_annotated or [])
     offer = CaseOffer(image, labels, patient, modality, naming, chosen, tuple(accept or ()))
     store = _store(site, contract)
-    checked = store.check(offer)
-    _show(checked.findings)
-    if as_json and (only_check or checked.refused):
-        emit_json({"added": None, "findings": [_plain(found) for found in checked.findings]})
-    if checked.refused:
-        raise CaseRefusedError(checked.refused)
+
+    def show(checked: "CheckedCase") -> None:
+        _show(checked.findings)
+        told["findings"] = [_plain(found) for found in checked.findings]
+        if as_json and (only_check or checked.refused):
+            emit_json(told)
+
+    told: dict[str, Any] = {"added": None}
     if only_check:
+        checked = store.check(offer)
+        show(checked)
+        if checked.refused:
+            raise CaseRefusedError(checked.refused)
         console.print("The case can be added.")
         return
-    case = store.add(offer, _consent(consent_by, consent_on))
+    case = store.add(offer, _consent(consent_by, consent_on), show)
     console.print(f"Added as {case.case} ({case.role}). Consent: {_consent_words(case)}.")
     if as_json:
-        emit_json({"added": case.case, "role": case.role, "findings": [_plain(found) for found in checked.findings]})
+        emit_json({**told, "added": case.case, "role": case.role})
 
 
 @cohort.command("import")
@@ -221,9 +227,9 @@ def _naming(mapping: list[str], not_annotated: list[str]) -> dict[str, tuple[str
 
 
 def _consent(by: str | None, on: datetime | None) -> "Consent | None":
-    from FedSegCore.federation.site.cohort_index import Consent
+    from FedSegCore.federation.site.cohort_index import consent_of
 
-    return None if by is None else Consent(by=by, given=on.date() if on else date.today())
+    return None if by is None else consent_of(by, on.date() if on else None)
 
 
 def _consent_words(case: "StoredCase") -> str:

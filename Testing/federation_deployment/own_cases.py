@@ -18,10 +18,10 @@ def phantom(seed: int = 0) -> tuple[Volume, Volume]:
     return made.image, made.labels
 
 
-def write_given(folder: Path) -> None:
+def write_given(folder: Path, seed: int = 0) -> None:
     """Write the files of one generated patient, a segmentation as Slicer writes it among them."""
     folder.mkdir()
-    image, labels = phantom()
+    image, labels = phantom(seed)
     write_volume(image, folder / "image.nrrd")
     write_segmentation(labels, TORSO_CONTRACT.labels, folder / "labels.seg.nrrd")
     write_volume(labels, folder / "labels.nii.gz")

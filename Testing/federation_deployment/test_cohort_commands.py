@@ -35,6 +35,7 @@ def test_the_commands_of_the_cohort(empty_site, given, tmp_path, fedseg: Callabl
         *("site", "cohort", "add", site, given / "image.nrrd", given / "labels.seg.nrrd", "--patient", "p", "--json")
     )
     assert (twice.code, json.loads(twice.out)["findings"][0]["code"]) == (3, "case.duplicate")
+    assert "the same image" in twice.err.lower()
     shown = fedseg("site", "cohort", "list", site)
     assert all(words in shown.err for words in (case, "q0", "Dr Grey", "1 cases to train on"))
     assert fedseg("site", "cohort", "check", site).code == 0
