@@ -45,16 +45,13 @@ def init(
     from FedSegCore.federation.site.cohort_file import read_cohort_file
     from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
     from FedSegCore.federation.site.keys import read_public_key, short_fingerprint
-    from FedSegCore.federation.site.policy import SitePolicy
+    from FedSegCore.federation.site.policy import policy_for
 
     described = None if cohort is None else read_cohort_file(cohort)
     given: dict[str, object] = {"name": name, "coordinator": coordinator, "device": device}
     if cohort is not None:
         given["cohort"] = cohort.absolute()
-    policy = SitePolicy()
-    if minimum_cases is not None:
-        policy = SitePolicy(privacy=policy.privacy.model_copy(update={"minimum_cases": minimum_cases}))
-    made = SiteFolder.create(folder, checked_options(SiteSettings, given), certificate, policy)
+    made = SiteFolder.create(folder, checked_options(SiteSettings, given), certificate, policy_for(minimum_cases))
     fingerprint = short_fingerprint(read_public_key(made.public_key))
     if described is None:
         console.print(f"{name} is ready. Add its cases with 'fedseg site cohort add'.")

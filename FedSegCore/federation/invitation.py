@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from FedSegCore import __version__
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.validation import problems_of
 from FedSegCore.federation.addresses import ADDRESS_PATTERN
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.flower_version import SUPPORTED
@@ -135,10 +136,9 @@ def parse_invitation(data: bytes) -> Invitation:
     try:
         return Invitation.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'whole'}: {e['msg']}" for e in error.errors()[:3])
         raise BadInputError(
             "invitation.invalid",
-            f"The invitation does not hold what it should ({places}).",
+            f"The invitation does not hold what it should ({problems_of(error, 3)}).",
             "Ask the coordinator for a new invitation.",
         ) from error
 

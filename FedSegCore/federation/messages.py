@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError, FedSegError
+from FedSegCore.common.validation import places_of
 from FedSegCore.federation.compression import Decoded, raised
 from FedSegCore.federation.payload import records_of
 from FedSegCore.federation.software import PROTOCOL
@@ -212,5 +213,6 @@ def _read(model: type[Part], content: RecordDict, name: str, side: str) -> Part:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        places = ", ".join(".".join(map(str, entry["loc"])) for entry in error.errors()[:5])
-        raise BadInputError(f"{side}.invalid", f"Not as agreed: {places}.", "Update the other side.") from error
+        raise BadInputError(
+            f"{side}.invalid", f"Not as agreed: {places_of(error, 5)}.", "Update the other side."
+        ) from error

@@ -25,6 +25,7 @@ from safetensors import numpy as safetensors
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.files import sha256_of, whole_folder
+from FedSegCore.common.validation import problems_of
 from FedSegCore.models.card import ModelCard
 from FedSegCore.models.signing import fingerprint_of, public_key_of, public_key_to_pem
 from FedSegCore.models.verification import CARD, PUBLIC_KEY, SIGNATURE, WEIGHTS, read_card, verified_file
@@ -289,5 +290,5 @@ def _weights_malformed(name: str, why: str) -> BadInputError:
 
 
 def _card_invalid(name: str, error: ValidationError) -> BadInputError:
-    problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+    problems = problems_of(error, 5)
     return BadInputError("release.card-invalid", f"The model card of {name}: {problems}.", "Correct the named entries.")

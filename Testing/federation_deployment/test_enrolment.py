@@ -17,7 +17,7 @@ from FedSegCore.federation.coordinator.runs import ControlClient
 from FedSegCore.federation.coordinator.service import CoordinatorProcesses
 from FedSegCore.federation.coordinator.superlink import listening_on_all_versions
 from FedSegCore.federation.process_group import free_ports, stop_trees
-from FedSegCore.federation.site.joining import Joined, join
+from FedSegCore.federation.site.joining import Joined, NewSite, join
 from FedSegCore.federation.site.node import SiteProcesses, SiteState
 
 Wait = Callable[..., None]
@@ -62,9 +62,9 @@ class Enrolled:
     def join(self, name: str, **more: object) -> Joined:
         """Join with a new invitation."""
         invite(self.folder, self.root / "invitation.json", tiny_federation(), 1)
-        cohort = self.root / "images" / "cohort.json"
-        file = self.root / "invitation.json"
-        return join(self.root / name, file, name, cohort=cohort, policy=tiny_policy(), **more)
+        new = NewSite(self.root / "images" / "cohort.json", tiny_policy())
+        again = (self.root / name).exists()
+        return join(self.root / name, self.root / "invitation.json", name, None if again else new, **more)
 
     def stop(self) -> None:
         """Leave no process behind."""

@@ -17,7 +17,7 @@ from gated_site import entries, only_a_code, order, train
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FedSegCore.common.errors import CannotDoHereError, UsageError
+from FedSegCore.common.errors import BadInputError, CannotDoHereError, UsageError
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 from FedSegCore.federation.messages import read_result
 from FedSegCore.federation.site import control
@@ -90,6 +90,11 @@ def test_pause_hours_and_leaving_say_why(site: SiteFolder):
     # who asked for a pause must not be ignored because a file was damaged
     site.control_file.write_text("{")
     assert control.halt_now(site, noon).code == "site.paused"
+    with pytest.raises(BadInputError, match=r"control\.damaged"):
+        control.change(site, device="cpu")
+    assert control.halt_now(site, noon).code == "site.paused"
+    control.pause(site)
+    assert control.read_control(site).paused
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the test listens on a Unix socket")

@@ -15,7 +15,7 @@ from FedSegCore.common.errors import CannotDoHereError, FedSegError
 from FedSegCore.federation.log_tail import LogTail, cut_log
 from FedSegCore.federation.process_group import Child, Restarts, child_environment, free_ports, stop_trees
 from FedSegCore.federation.site.admission import keep_node_id, known_node_id
-from FedSegCore.federation.site.control import Halt, halt_now, known_control
+from FedSegCore.federation.site.control import Halt, halt_now, known_control, wanted_device
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.status import SiteStatus, read_status, this_process, write_status
 
@@ -124,11 +124,10 @@ class SiteProcesses:
 
     def _wanted_settings(self) -> tuple[str, int | None]:
         """Return device and threads that the trainer shall have."""
-        settings, control = self._folder.settings(), known_control(self._folder)
-        threads = settings.threads
-        if threads is None and control.cores_free:
-            threads = max(1, (os.cpu_count() or 1) - control.cores_free)
-        return control.device or settings.device, threads
+        threads, free = self._folder.settings().threads, known_control(self._folder).cores_free
+        if threads is None and free:
+            threads = max(1, (os.cpu_count() or 1) - free)
+        return wanted_device(self._folder), threads
 
     def close(self) -> None:
         """Stop all processes and say so in the site's status."""
