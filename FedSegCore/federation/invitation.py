@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from FedSegCore import __version__
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.names import Name
 from FedSegCore.common.validation import problems_of
 from FedSegCore.federation.addresses import ADDRESS_PATTERN
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
@@ -36,7 +37,6 @@ FORMAT = SignedFormat("invitation", 1)
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,39}$")]
 Address = Annotated[str, Field(pattern=ADDRESS_PATTERN, max_length=300)]
 

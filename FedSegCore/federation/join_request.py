@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.names import Name
 from FedSegCore.common.validation import problems_of
-from FedSegCore.federation.invitation import Hex32, Hex64, Invitation, Name, Version, software_of_invitations
+from FedSegCore.federation.invitation import Hex32, Hex64, Invitation, Version, software_of_invitations
 from FedSegCore.federation.signed_file import Fault, SignedFileError, SignedFormat, read_bytes
 from FedSegCore.federation.site.keys import load_public_key, public_key_line, short_fingerprint
 

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError, FedSegError
+from FedSegCore.common.names import NAME
 from FedSegCore.common.validation import places_of
 from FedSegCore.federation.compression import Decoded, raised
 from FedSegCore.federation.payload import records_of
@@ -24,7 +25,7 @@ from FedSegCore.learning.results import Arrays, CaseScore, RoundRequest, RoundRe
 from FedSegCore.learning.task import TrainingTask
 from FedSegCore.volumes.usual import CohortUsual
 
-SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
+SITE_NAME = re.compile(NAME)
 Count = Annotated[int, Field(ge=0, le=10**9)]
 ShortText = Annotated[str, Field(max_length=64)]
 

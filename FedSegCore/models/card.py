@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from FedSegCore.common.names import Name
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.volumes.labels import Label, LabelContract
 from FedSegCore.volumes.preprocessing import Preprocessing
@@ -11,7 +12,6 @@ from FedSegCore.volumes.usual import Usual, check_measures
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PatchEdge = Annotated[int, Field(ge=1, le=1024)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
 
 
 class LabelScore(BaseModel):
