@@ -67,7 +67,8 @@ def run(folder: Folder) -> None:
     from FedSegCore.federation.process_log import log_to_json
     from FedSegCore.federation.site.control import read_control
     from FedSegCore.federation.site.folder import SiteFolder
-    from FedSegCore.federation.site.node import SiteProcesses, SiteState
+    from FedSegCore.federation.site.node import SiteProcesses
+    from FedSegCore.federation.site.status import ProcessesState
 
     opened = SiteFolder.open(folder)
     log_to_json(opened.logs, "site")
@@ -77,7 +78,7 @@ def run(folder: Folder) -> None:
     site.start_trainer()
     with progress_bar("Site") as progress:
         try:
-            while site.state is not SiteState.ENDED:
+            while site.state is not ProcessesState.ENDED:
                 for words in site.tick():
                     console.print(words)
                     _log.info(words)

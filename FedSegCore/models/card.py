@@ -1,6 +1,6 @@
 """The model card: what a release is, what it was made from, and how well it does."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -128,9 +128,3 @@ class ModelCard(BaseModel):
         """The labels this model gives, in the contract's order."""
         trained = self.trained_labels or self.contract.names
         return tuple(label for label in self.contract.labels if label.name in trained)
-
-
-def card_schema() -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of ``card.json``, for readers that are not this program."""
-    schema = ModelCard.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "FedSegSlicer model card"}

@@ -58,11 +58,6 @@ _KINDS: Mapping[str, NetworkKind[Any]] = {
 }
 
 
-def network_names() -> tuple[str, ...]:
-    """Return the names that ``NetworkConfig.name`` may have."""
-    return tuple(_KINDS)
-
-
 def build_network(config: NetworkConfig) -> torch.nn.Module:
     """Return the network with fresh weights, drawn from torch's global generator (seed it first).
 

@@ -20,7 +20,7 @@ from FedSegCore.phantoms.torso import TORSO_CONTRACT
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackFederation]:
     """Coordinator and two connected sites, ``a`` and ``b``, as real processes; a file has its own and may stop it."""
     root = tmp_path_factory.mktemp("deployment")
-    sites = [SiteSpec(name, "CT", write_cohort(root / f"images-{name}", seed)) for seed, name in enumerate("ab")]
+    sites = [SiteSpec(name, write_cohort(root / f"images-{name}", seed)) for seed, name in enumerate("ab")]
     with LoopbackFederation(root / "federation", "tiny", sites, threads=1, device="cpu") as running:
         running.start(Progress())
         yield running

@@ -17,7 +17,6 @@ from safetensors.numpy import load_file
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.files import sha256_of
 from FedSegCore.models import release as release_module
-from FedSegCore.models.card import card_schema
 from FedSegCore.models.release import choose_release, list_releases, open_release, publish_release
 from FedSegCore.models.signing import public_key_of, public_key_to_pem
 from FedSegCore.networks.config import NetworkConfig
@@ -312,13 +311,3 @@ def test_nothing_is_written_when_publishing_fails(tmp_path: Path, key: Ed25519Pr
             publish_release(tmp_path / "releases", fields, weights, key)
         assert caught.value.code == code
     assert list(tmp_path.rglob("*")) in ([], [tmp_path / "releases"])
-
-
-def test_the_schema_lets_other_programs_check_a_card(release: Path) -> None:
-    schema = card_schema()
-    card = json.loads((release / "card.json").read_bytes())
-    assert schema["additionalProperties"] is False
-    assert set(card) == set(schema["properties"])
-    assert {"name", "version", "modalities", "contract", "network", "weights_sha256"} <= set(schema["required"])
-    assert schema["properties"]["format_version"]["const"] == 1
-    json.dumps(schema)
