@@ -67,7 +67,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Check a case and copy it into the site's private store; the given files stay as they are."""
-    from FedSegCore.federation.site.case_intake import CaseOffer, CaseRefusedError
+    from FedSegCore.federation.site.case_intake import CaseOffer
 
     if role not in (None, "train", "validation"):
         raise UsageError("options.invalid", "There is no such role.", "Give train or validation.")
@@ -75,22 +75,34 @@ def add(
     naming = _naming(mapping or [], not_annotated or [])
     offer = CaseOffer(image, labels, patient, modality, naming, chosen, tuple(accept or ()))
     store = _store(site, contract)
+    if only_check:
+        _check_only(store, offer, as_json)
+    else:
+        _add(store, offer, _consent(consent_by, consent_on), as_json)
+
+
+def _check_only(store: "CohortStore", offer: "CaseOffer", as_json: bool) -> None:
+    from FedSegCore.federation.site.case_intake import CaseRefusedError
+
+    checked = store.check(offer)
+    _show(checked.findings)
+    if as_json:
+        emit_json({"added": None, "findings": [_plain(found) for found in checked.findings]})
+    if checked.refused:
+        raise CaseRefusedError(checked.refused)
+    console.print("The case can be added.")
+
+
+def _add(store: "CohortStore", offer: "CaseOffer", consent: "Consent | None", as_json: bool) -> None:
+    told: dict[str, Any] = {"added": None}
 
     def show(checked: "CheckedCase") -> None:
         _show(checked.findings)
         told["findings"] = [_plain(found) for found in checked.findings]
-        if as_json and (only_check or checked.refused):
+        if as_json and checked.refused:
             emit_json(told)
 
-    told: dict[str, Any] = {"added": None}
-    if only_check:
-        checked = store.check(offer)
-        show(checked)
-        if checked.refused:
-            raise CaseRefusedError(checked.refused)
-        console.print("The case can be added.")
-        return
-    case = store.add(offer, _consent(consent_by, consent_on), show)
+    case = store.add(offer, consent, show)
     console.print(f"Added as {case.case} ({case.role}). Consent: {_consent_words(case)}.")
     if as_json:
         emit_json({**told, "added": case.case, "role": case.role})

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -85,22 +86,36 @@ def curves(
     columns = min(columns, len(panels))
     count = -(-len(panels) // columns)
 
+    points = {
+        name: {curve: _means([r for r in kept if (r[panel], r[line]) == (name, curve)], x, y) for curve in lines}
+        for name in panels
+    }
+
     def draw(figure: Figure) -> None:
         axes = figure.subplots(count, columns, squeeze=False, sharey=True)
-        for spare in axes.ravel()[len(panels) :]:
-            spare.set_axis_off()
-        for place, name in zip(axes.ravel(), panels, strict=False):
-            place.set_title(str(name), loc="left")
-            here = [row for row in kept if row[panel] == name]
-            _draw_lines(place, {curve: _means([r for r in here if r[line] == curve], x, y) for curve in lines}, paints)
-            _fit(place, y_range)
-            place.xaxis.get_major_locator().set_params(integer=True)
-            place.set_xlabel(x_label)
+        _draw_panels(axes, points, paints, y_range, x_label)
         for row in axes:
             row[0].set_ylabel(y_label)
         _legend(figure, axes.ravel()[0], lines, paints, columns)
 
     return _svg(draw, (3.1 * columns + 0.4, 2.3 * count + 0.5))
+
+
+def _draw_panels(
+    axes: npt.NDArray[Any],
+    panels: Mapping[Any, Mapping[Any, list[tuple[float, float]]]],
+    paints: Mapping[Any, str],
+    y_range: tuple[float, float] | None,
+    x_label: str,
+) -> None:
+    for spare in axes.ravel()[len(panels) :]:
+        spare.set_axis_off()
+    for place, (name, points) in zip(axes.ravel(), panels.items(), strict=False):
+        place.set_title(str(name), loc="left")
+        _draw_lines(place, points, paints)
+        _fit(place, y_range)
+        place.xaxis.get_major_locator().set_params(integer=True)
+        place.set_xlabel(x_label)
 
 
 def grouped_dots(

@@ -77,15 +77,13 @@ def join(
         name: the site's name in the federation.
         new: what a new site is set up with.
         address: which of the invitation's addresses to use; the first by default.
-        coordinator_fingerprint: as heard by telephone; None trusts the file as it came (``Joined.compared`` is False).
+        coordinator_fingerprint: as heard by telephone; None: it is not compared.
         new_key: give a site that was shut out a new key; a key is admitted once only.
         now: the machine's time by default.
 
     Raises:
-        BadInputError: ``invitation.*`` (``invitation.other-coordinator``: the fingerprint differs,
-            ``invitation.older``: the site has a newer one).
-        UsageError: ``site.exists``, ``site.settings``, ``site.address``; ``site.set-up``: ``new`` says something of a
-            site that is there already.
+        BadInputError: ``invitation.*``; ``invitation.other-coordinator``: the fingerprint differs.
+        UsageError: ``site.exists``, ``site.settings``, ``site.address``; ``site.set-up``: ``new``, and it is there.
         CannotDoHereError: the folder cannot be made private.
     """
     invitation = read_invitation(invitation_file, now)
@@ -95,18 +93,23 @@ def join(
     new = new or NewSite()
     settings = _settings(site, invitation, name, new, address)
     content = read_bytes(invitation_file)
-    private_folder(site.path)
-    write_private(site.invitation_file, content)
-    write_private(site.authority_certificate, invitation.authority_certificate.encode("utf-8"))
+    _keep_invitation(site, invitation, content)
     if again:
         _take_newer(site, settings, new_key)
     else:
         SiteFolder.create(site.path, settings, site.authority_certificate, new.policy)
-    return _request(site, invitation, content, compared, again)
+    _journal(site, invitation, content, compared)
+    fingerprint = _write_request(site, invitation)
+    return Joined(site, site.request_file, fingerprint, invitation, compared, again)
 
 
-def _request(site: SiteFolder, invitation: Invitation, content: bytes, compared: bool, again: bool) -> Joined:
-    """Journal the invitation whose file held ``content`` and write the request to the coordinator."""
+def _keep_invitation(site: SiteFolder, invitation: Invitation, content: bytes) -> None:
+    private_folder(site.path)
+    write_private(site.invitation_file, content)
+    write_private(site.authority_certificate, invitation.authority_certificate.encode("utf-8"))
+
+
+def _journal(site: SiteFolder, invitation: Invitation, content: bytes, compared: bool) -> None:
     coordinator_key = bytes.fromhex(invitation.coordinator_public_key)
     site.journal.append(
         InvitationAccepted(
@@ -115,10 +118,13 @@ def _request(site: SiteFolder, invitation: Invitation, content: bytes, compared:
             compared=compared,
         )
     )
+
+
+def _write_request(site: SiteFolder, invitation: Invitation) -> str:
+    """Write the request to the coordinator and return the fingerprint of the site's key."""
     key = read_private_key(site.private_key)
     write_request(make_request(site.settings().name, invitation, key), key, site.request_file, private=True)
-    fingerprint = short_fingerprint(read_public_key(site.public_key))
-    return Joined(site, site.request_file, fingerprint, invitation, compared, again)
+    return short_fingerprint(read_public_key(site.public_key))
 
 
 def _compare(invitation: Invitation, told: str | None) -> bool:
