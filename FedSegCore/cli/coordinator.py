@@ -9,6 +9,7 @@ import typer
 
 from FedSegCore.cli.coordinator_admission import admit, expel, invite, renew, requests, runs
 from FedSegCore.cli.coordinator_export import export
+from FedSegCore.cli.coordinator_preset import preset
 from FedSegCore.cli.coordinator_status import status
 from FedSegCore.cli.options import checked_options
 from FedSegCore.cli.output import console, emit_json, progress_bar
@@ -203,6 +204,7 @@ def stop(folder: Folder, run_id: Annotated[int, typer.Argument(help="Number of t
 
 
 app.command()(export)
+app.command()(preset)
 app.command()(status)
 for command in (invite, requests, admit, expel, renew, runs):
     app.command()(command)

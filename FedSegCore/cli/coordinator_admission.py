@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from FedSegCore.cli.output import console, emit_json
 
@@ -13,7 +12,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the
 
 
 def _say(line: str) -> None:
-    console.print(escape(line), soft_wrap=True)
+    console.print(line, soft_wrap=True)
 
 
 def invite(

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from FedSegCore.cli.output import console, emit_json, progress_bar
-from FedSegCore.common.errors import BadInputError, UsageError
+from FedSegCore.common.errors import UsageError
 from FedSegCore.common.progress import Progress
 
 if TYPE_CHECKING:
@@ -34,51 +33,41 @@ def gin(
     if out.suffix.lower() != ".png" or not out.parent.is_dir():
         raise UsageError("gin.out", "--out must be a .png file in a folder that exists.", "Give such a file.")
     # Imported here so that the other commands start without torch and matplotlib.
-    from FedSegCore.augmentation.config import GinConfig
-    from FedSegCore.augmentation.quality import gin_samples
     from FedSegCore.augmentation.quality_picture import write_gin_grid
+    from FedSegCore.volumes.prepared_image import prepare_image
 
     with progress_bar("GIN") as progress:
-        prepared, chosen = _prepared(image, modality, frame, progress.part(0.0, 0.2))
-        slices = prepared.grid.shape[0]
-        if slice_index is not None and slice_index >= slices:
-            raise UsageError(
-                "gin.slice", f"The prepared image has {slices} slices, 0 to {slices - 1}.", "Choose one of them."
-            )
-        drawn = gin_samples(
-            prepared.image,
-            GinConfig(),
-            samples=samples,
-            seed=seed,
-            dimensions=dimensions or (3 if slices > 1 else 2),
-            slice_index=slice_index,
-            spacing=prepared.grid.spacing,
-            progress=progress.part(0.2, 0.95),
-        )
+        made = prepare_image(image, progress.part(0.0, 0.2), modality=modality, frame=frame)
+        drawn = _draw(made.prepared, samples, seed, dimensions, slice_index, progress.part(0.2, 0.95))
         write_gin_grid(drawn, out)
         progress.update(1.0, "done")
-    console.print(f"{samples} samples of slice {drawn.slice_index} ({chosen}) are in {escape(out.name)}.")
+    chosen = made.preprocessing.modality
+    console.print(f"{samples} samples of slice {drawn.slice_index} ({chosen}) are in {out.name}.")
     if as_json:
         emit_json({"modality": chosen, "seed": seed, "slice": drawn.slice_index, "samples": _rows(drawn)})
 
 
-def _prepared(path: Path, modality: str | None, frame: int | None, progress: Progress) -> "tuple[Prepared, str]":
-    """Return the image as a network gets it, and its modality."""
-    from FedSegCore.volumes.modality import detect_modality
-    from FedSegCore.volumes.preparation import prepare
-    from FedSegCore.volumes.preprocessing import DEFAULT_PREPROCESSING
-    from FedSegCore.volumes.reading import read_volume
+def _draw(
+    prepared: "Prepared", samples: int, seed: int, dimensions: int | None, slice_index: int | None, progress: Progress
+) -> "GinSamples":
+    from FedSegCore.augmentation.config import GinConfig
+    from FedSegCore.augmentation.quality import gin_samples
 
-    progress.update(0.0, "reading")
-    volume = read_volume(path, modality=modality, frame=frame)
-    chosen = detect_modality(volume).modality
-    if chosen not in DEFAULT_PREPROCESSING:
-        known = ", ".join(DEFAULT_PREPROCESSING)
-        raise BadInputError(
-            "modality.unsupported", f"{chosen} images are not known here.", f"Give --modality, one of {known}."
+    slices = prepared.grid.shape[0]
+    if slice_index is not None and slice_index >= slices:
+        raise UsageError(
+            "gin.slice", f"The prepared image has {slices} slices, 0 to {slices - 1}.", "Choose one of them."
         )
-    progress.update(0.5, "preparing")
-    return prepare(volume, DEFAULT_PREPROCESSING[chosen]), chosen
+    return gin_samples(
+        prepared.image,
+        GinConfig(),
+        samples=samples,
+        seed=seed,
+        dimensions=dimensions or (3 if slices > 1 else 2),
+        slice_index=slice_index,
+        spacing=prepared.grid.spacing,
+        progress=progress,
+    )
 
 
 def _rows(drawn: "GinSamples") -> list[dict[str, Any]]:

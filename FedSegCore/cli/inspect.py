@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from FedSegCore.cli.output import console, emit_json
 
@@ -42,5 +42,5 @@ def _table(facts: dict[str, Any]) -> Table:
         rows["Not numbers"] = f"{facts['not_finite']} voxels, replaced by the smallest value"
     table = Table(show_header=False, box=None)
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}[/]", escape(value))
+        table.add_row(Text(name, "bold"), value)
     return table

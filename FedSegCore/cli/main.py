@@ -6,6 +6,7 @@ from typing import Annotated
 
 import click
 import typer
+from rich.text import Text
 
 from FedSegCore import __version__
 from FedSegCore.cli import coordinator, releases, site
@@ -62,8 +63,8 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except FedSegError as error:
-        console.print(f"[bold red]{error.code}[/]  {error.what}", soft_wrap=True)
-        console.print(f"{error.remedy}", soft_wrap=True)
+        console.print(Text.assemble((error.code, "bold red"), f"  {error.what}"), soft_wrap=True)
+        console.print(error.remedy, soft_wrap=True)
         code = error.exit_code
     sys.exit(code or 0)
 

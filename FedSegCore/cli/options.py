@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from FedSegCore.common.errors import UsageError
+from FedSegCore.common.validation import problems_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -15,5 +16,5 @@ def checked_options(model: type[Model], given: Mapping[str, Any]) -> Model:
     try:
         return model.model_validate(dict(given))
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+        wrong = problems_of(error)
         raise UsageError("options.invalid", f"This is not possible: {wrong}.", "See --help of this command.") from error

@@ -16,8 +16,11 @@ from rich.progress import Progress as Bar
 
 from FedSegCore.common.progress import Progress, ProgressCallback
 
-console = Console(stderr=True, highlight=False)
-"""For people: progress, tables, messages (stderr, so that stdout stays machine-readable)."""
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+"""For people: progress, tables, messages (stderr, so that stdout stays machine-readable).
+
+Words are shown as they are, brackets and all, since they hold what others wrote. Colour comes as ``rich.text.Text``.
+"""
 
 LINE_EVERY_S = 10.0
 """Where standard error is no terminal, a line of progress is printed this often."""
@@ -31,7 +34,7 @@ def emit_json(value: dict[str, Any]) -> None:
 
 @contextmanager
 def _bar(title: str) -> Iterator[ProgressCallback]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda fraction, stage: bar.update(task, completed=fraction, description=f"{title}: {stage}")

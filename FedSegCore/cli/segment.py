@@ -57,9 +57,15 @@ def segment(
         segmenter = Segmenter(device.value)
         console.print(f"Computing on {describe_device(segmenter.device)}.")
         order = SegmentOrder(image, releases, out, release, modality.value if modality else None, frame, keys)
-        done = segment_file(segmenter, order, progress)
+        used, done = segment_file(segmenter, order, progress)
     if site is not None:
-        _note_release(site, releases / done["release"], done["modality"])
+        _note_release(site, done["modality"], used.card.weights_sha256)
+    _tell(done)
+    if as_json:
+        emit_json(done)
+
+
+def _tell(done: dict[str, Any]) -> None:
     if not done["trusted"]:
         console.print(f"Who signed this release was not checked (signer {done['signer']}); see --site and --trusted.")
     for note in done["notes"]:
@@ -69,8 +75,6 @@ def segment(
         console.print(f"  {found['name']}: {_words_about(found, done)}")
     for doubt in done["please_check"]:
         console.print(f"Please check {doubt['label'] or 'the image'}: {doubt['reason']}.", soft_wrap=True)
-    if as_json:
-        emit_json(done)
 
 
 def _words_about(found: dict[str, Any], done: dict[str, Any]) -> str:
@@ -95,9 +99,7 @@ def _journal_of(site: Path) -> "Journal":
     return SiteFolder.open(site).journal
 
 
-def _note_release(site: Path, release: Path, modality: str) -> None:
+def _note_release(site: Path, modality: str, weights_sha256: str) -> None:
     from FedSegCore.federation.site.journal_entries import ReleaseUsed
-    from FedSegCore.models.release import open_release
 
-    digest = open_release(release).card.weights_sha256
-    _journal_of(site).append(ReleaseUsed(modality=modality, weights_sha256=digest))
+    _journal_of(site).append(ReleaseUsed(modality=modality, weights_sha256=weights_sha256))

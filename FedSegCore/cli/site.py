@@ -45,16 +45,13 @@ def init(
     from FedSegCore.federation.site.cohort_file import read_cohort_file
     from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
     from FedSegCore.federation.site.keys import read_public_key, short_fingerprint
-    from FedSegCore.federation.site.policy import SitePolicy
+    from FedSegCore.federation.site.policy import policy_for
 
     described = None if cohort is None else read_cohort_file(cohort)
     given: dict[str, object] = {"name": name, "coordinator": coordinator, "device": device}
     if cohort is not None:
         given["cohort"] = cohort.absolute()
-    policy = SitePolicy()
-    if minimum_cases is not None:
-        policy = SitePolicy(privacy=policy.privacy.model_copy(update={"minimum_cases": minimum_cases}))
-    made = SiteFolder.create(folder, checked_options(SiteSettings, given), certificate, policy)
+    made = SiteFolder.create(folder, checked_options(SiteSettings, given), certificate, policy_for(minimum_cases))
     fingerprint = short_fingerprint(read_public_key(made.public_key))
     if described is None:
         console.print(f"{name} is ready. Add its cases with 'fedseg site cohort add'.")
@@ -70,7 +67,8 @@ def run(folder: Folder) -> None:
     from FedSegCore.federation.process_log import log_to_json
     from FedSegCore.federation.site.control import read_control
     from FedSegCore.federation.site.folder import SiteFolder
-    from FedSegCore.federation.site.node import SiteProcesses, SiteState
+    from FedSegCore.federation.site.node import SiteProcesses
+    from FedSegCore.federation.site.status import ProcessesState
 
     opened = SiteFolder.open(folder)
     log_to_json(opened.logs, "site")
@@ -80,7 +78,7 @@ def run(folder: Folder) -> None:
     site.start_trainer()
     with progress_bar("Site") as progress:
         try:
-            while site.state is not SiteState.ENDED:
+            while site.state is not ProcessesState.ENDED:
                 for words in site.tick():
                     console.print(words)
                     _log.info(words)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from FedSegCore.cli.output import console, emit_json
 from FedSegCore.common.errors import UsageError
@@ -20,7 +20,7 @@ _MEANING = (
 _MOST_SHOWN = 40
 
 
-def _say(words: str) -> None:
+def _say(words: str | Text) -> None:
     # the terminal wraps; a SHA-256 that is cut in two cannot be copied
     console.print(words, soft_wrap=True)
 
@@ -105,12 +105,12 @@ def _show_one(bundle: "BundleList") -> None:
         for name in names[:_MOST_SHOWN]:
             file = by_name.get(name)
             details = "" if file is None else f", {file.bytes} bytes, SHA-256 {file.sha256[:12] or 'not readable'}"
-            warning = "  [red](would be written outside its folder)[/]" if file is not None and file.escapes else ""
-            _say(f"  {word}: {escape(name)}{details}{warning}")
+            warning = "  (would be written outside its folder)" if file is not None and file.escapes else ""
+            _say(Text.assemble(f"  {word}: {name}{details}", (warning, "red")))
         if len(names) > _MOST_SHOWN:
             _say(f"  {word}: {len(names) - _MOST_SHOWN} more")
     if bundle.files and not bundle.complete:
-        _say("  [red]It could not be read to its end: it is damaged, too large, or made to do harm.[/]")
+        _say(Text("  It could not be read to its end: it is damaged, too large, or made to do harm.", "red"))
     if any(name.endswith((".py", ".pth")) for name in found.added + found.changed):
         _say("  It holds code that the version installed here does not send; that code is not run here.")
     _say(_MEANING)

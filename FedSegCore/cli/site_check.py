@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from FedSegCore.cli.output import console, emit_json, progress_bar
 from FedSegCore.common.errors import CannotDoHereError
@@ -29,8 +29,8 @@ def check(
     with progress_bar("Check") as progress:
         findings = preflight(SiteFolder.open(folder), progress, needs)
     for found in findings:
-        sign = "[green]ok  [/]" if found.ok else "[red]FAIL[/]" if found.tried else "[dim] -  [/]"
-        console.print(f"  {sign} {found.layer:13} {escape(found.words)}", soft_wrap=True)
+        sign = ("ok  ", "green") if found.ok else ("FAIL", "red") if found.tried else (" -  ", "dim")
+        console.print(Text.assemble("  ", sign, f" {found.layer:13} {found.words}"), soft_wrap=True)
     if as_json:
         emit_json({"findings": [asdict(found) for found in findings]})
     failed = first_failure(findings)

@@ -1,18 +1,19 @@
 """``fedseg site cohort``: which cases the site trains on, and who consented."""
 
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.table import Column, Table
+from rich.text import Text
 
 from FedSegCore.cli.output import console, emit_json, progress_bar
 from FedSegCore.common.errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
     from FedSegCore.federation.site.case_checks import CaseFinding
-    from FedSegCore.federation.site.case_intake import CaseOffer
+    from FedSegCore.federation.site.case_intake import CaseOffer, CheckedCase
     from FedSegCore.federation.site.cohort_index import Consent, StoredCase
     from FedSegCore.federation.site.cohort_store import CohortStore
 
@@ -66,7 +67,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Check a case and copy it into the site's private store; the given files stay as they are."""
-    from FedSegCore.federation.site.case_intake import CaseOffer, CaseRefusedError
+    from FedSegCore.federation.site.case_intake import CaseOffer
 
     if role not in (None, "train", "validation"):
         raise UsageError("options.invalid", "There is no such role.", "Give train or validation.")
@@ -74,19 +75,37 @@ def add(
     naming = _naming(mapping or [], not_annotated or [])
     offer = CaseOffer(image, labels, patient, modality, naming, chosen, tuple(accept or ()))
     store = _store(site, contract)
+    if only_check:
+        _check_only(store, offer, as_json)
+    else:
+        _add(store, offer, _consent(consent_by, consent_on), as_json)
+
+
+def _check_only(store: "CohortStore", offer: "CaseOffer", as_json: bool) -> None:
+    from FedSegCore.federation.site.case_intake import CaseRefusedError
+
     checked = store.check(offer)
     _show(checked.findings)
-    if as_json and (only_check or checked.refused):
+    if as_json:
         emit_json({"added": None, "findings": [_plain(found) for found in checked.findings]})
     if checked.refused:
         raise CaseRefusedError(checked.refused)
-    if only_check:
-        console.print("The case can be added.")
-        return
-    case = store.add(offer, _consent(consent_by, consent_on))
+    console.print("The case can be added.")
+
+
+def _add(store: "CohortStore", offer: "CaseOffer", consent: "Consent | None", as_json: bool) -> None:
+    told: dict[str, Any] = {"added": None}
+
+    def show(checked: "CheckedCase") -> None:
+        _show(checked.findings)
+        told["findings"] = [_plain(found) for found in checked.findings]
+        if as_json and checked.refused:
+            emit_json(told)
+
+    case = store.add(offer, consent, show)
     console.print(f"Added as {case.case} ({case.role}). Consent: {_consent_words(case)}.")
     if as_json:
-        emit_json({"added": case.case, "role": case.role, "findings": [_plain(found) for found in checked.findings]})
+        emit_json({**told, "added": case.case, "role": case.role})
 
 
 @cohort.command("import")
@@ -220,9 +239,9 @@ def _naming(mapping: list[str], not_annotated: list[str]) -> dict[str, tuple[str
 
 
 def _consent(by: str | None, on: datetime | None) -> "Consent | None":
-    from FedSegCore.federation.site.cohort_index import Consent
+    from FedSegCore.federation.site.cohort_index import consent_of
 
-    return None if by is None else Consent(by=by, given=on.date() if on else date.today())
+    return None if by is None else consent_of(by, on.date() if on else None)
 
 
 def _consent_words(case: "StoredCase") -> str:
@@ -236,8 +255,8 @@ def _consent_words(case: "StoredCase") -> str:
 
 def _show(findings: "tuple[CaseFinding, ...]") -> None:
     for found in findings:
-        mark = "[red]no[/]" if found.refuses else "[yellow]look[/]"
-        console.print(f"  {mark} {found.code}: {found.words} {found.remedy}", soft_wrap=True)
+        mark = ("no", "red") if found.refuses else ("look", "yellow")
+        console.print(Text.assemble("  ", mark, f" {found.code}: {found.words} {found.remedy}"), soft_wrap=True)
 
 
 def _plain(found: "CaseFinding") -> dict[str, Any]:

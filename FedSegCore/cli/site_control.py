@@ -54,7 +54,7 @@ def settings(
     wanted = {name: None if value == "any" else value for name, value in given.items() if value is not None}
     now = control.change(site, **wanted) if wanted else control.read_control(site)
     console.print(f"Hours: {now.hours or 'any'}. Cores left free: {now.cores_free}.")
-    console.print(f"Device: {now.device or site.settings().device}.")
+    console.print(f"Device: {control.wanted_device(site)}.")
     if as_json:
         emit_json(now.model_dump(mode="json"))
 

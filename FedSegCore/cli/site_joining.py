@@ -1,10 +1,9 @@
 """``fedseg site join``: from an invitation to a site of one's own."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from FedSegCore.cli.output import console, emit_json
 
@@ -26,7 +25,7 @@ def join(
         str | None, typer.Option(help="As the coordinator reads it out; a file of anybody else is refused.")
     ] = None,
     address: Annotated[str | None, typer.Option(help="Which of the coordinator's addresses to use.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; else auto.")] = None,
     new_key: Annotated[bool, typer.Option("--new-key", help="Of a site that was shut out and may come back.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
@@ -36,29 +35,24 @@ def join(
     """
     from FedSegCore.federation.site import joining
     from FedSegCore.federation.site.cohort_file import read_cohort_file
-    from FedSegCore.federation.site.policy import SitePolicy
+    from FedSegCore.federation.site.policy import policy_for
 
     if cohort is not None:
         read_cohort_file(cohort)
-    policy = SitePolicy()
-    if minimum_cases is not None:
-        policy = SitePolicy(privacy=policy.privacy.model_copy(update={"minimum_cases": minimum_cases}))
+    new = joining.NewSite(cohort, None if minimum_cases is None else policy_for(minimum_cases), device)
+    fingerprint = coordinator_fingerprint
     joined = joining.join(
-        folder,
-        invitation,
-        name,
-        cohort=cohort,
-        policy=policy,
-        device=device,
-        address=address,
-        coordinator_fingerprint=coordinator_fingerprint,
-        new_key=new_key,
+        folder, invitation, name, new, address=address, coordinator_fingerprint=fingerprint, new_key=new_key
     )
     _tell(joined, new_key)
     if as_json:
-        told = {"folder": str(joined.folder.path), "request": str(joined.request_file), "again": joined.again}
-        coordinator = {"coordinator_fingerprint": joined.invitation.fingerprint, "compared": joined.compared}
-        emit_json({**told, **coordinator, "fingerprint": joined.fingerprint})
+        emit_json(_plain(joined))
+
+
+def _plain(joined: "Joined") -> dict[str, Any]:
+    told = {"folder": str(joined.folder.path), "request": str(joined.request_file), "again": joined.again}
+    coordinator = {"coordinator_fingerprint": joined.invitation.fingerprint, "compared": joined.compared}
+    return {**told, **coordinator, "fingerprint": joined.fingerprint}
 
 
 def _tell(joined: "Joined", new_key: bool) -> None:
@@ -79,4 +73,4 @@ def _tell(joined: "Joined", new_key: bool) -> None:
     lines.append(f"Send the coordinator {joined.request_file}, and read out your fingerprint: {joined.fingerprint}")
     lines.append(f"'fedseg site check {joined.folder.path}' then says whether everything is ready.")
     for line in lines:
-        console.print(escape(line), soft_wrap=True)
+        console.print(line, soft_wrap=True)

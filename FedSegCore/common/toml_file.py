@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.validation import problems_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -42,7 +43,7 @@ def check_toml(raw: dict[str, Any], path: Path, model: type[Model], kind: str) -
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        problems = problems_of(error)
         raise BadInputError(f"{kind}.invalid", f"{path.name}: {problems}.", "Correct the named entries.") from error
 
 

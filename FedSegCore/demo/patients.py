@@ -32,9 +32,7 @@ def write_sites(folder: Path, seed: int, progress: Progress) -> list[SiteSpec]:
     sites = []
     for number, (name, modality) in enumerate(SITES):
         part = progress.part(number / len(SITES), (number + 1) / len(SITES))
-        sites.append(
-            SiteSpec(name, modality, _write_site(folder / name, modality, seed * 100_000 + number * 1000, part))
-        )
+        sites.append(SiteSpec(name, _write_site(folder / name, modality, seed * 100_000 + number * 1000, part)))
     return sites
 
 

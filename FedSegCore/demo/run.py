@@ -90,7 +90,7 @@ def _segment_unseen(folder: Path, unseen: list[UnseenPatient], progress: Progres
         part = progress.part(number / len(unseen), (number + 1) / len(unseen))
         written = results / f"{patient.modality.lower()}.seg.nrrd"
         order = SegmentOrder(patient.files.image, folder / RELEASES, written, modality=patient.modality)
-        done = segment_file(segmenter, order, part)
+        done = segment_file(segmenter, order, part).told
         image = read_volume(patient.files.image, modality=patient.modality)
         truth, found = read_label_map(patient.files.labels), read_label_map(written)
         scores = case_scores(

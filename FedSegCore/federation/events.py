@@ -12,6 +12,8 @@ from typing import Any, Literal
 from FedSegCore.federation.log_tail import LogTail
 
 EVENTS_FILE = "events.jsonl"
+RUNS_VARIABLE = "FEDSEG_RUNS"
+"""Environment variable by which a server app finds the coordinator's folder of runs."""
 
 _log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from FedSegCore.learning.task import TrainingTask
 from FedSegCore.learning.trainer import LocalTrainer
 
 
-class CohortTrainer:
+class InProcessTrainer:
     """A site in this process: a cohort behind the ``TrainerPort``; keeps its trainer from round to round.
 
     Args:
@@ -130,5 +130,5 @@ def _port(
 ) -> TrainerPort:
     if isinstance(site, tuple):
         modality, cohort = site
-        site = CohortTrainer(name, modality, cohort, device, progress.quiet())
+        site = InProcessTrainer(name, modality, cohort, device, progress.quiet())
     return ExchangingTrainer(site, folder / "remainders" / name)

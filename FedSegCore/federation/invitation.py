@@ -17,6 +17,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from FedSegCore import __version__
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.names import Name
+from FedSegCore.common.validation import problems_of
 from FedSegCore.federation.addresses import ADDRESS_PATTERN
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.flower_version import SUPPORTED
@@ -35,7 +37,6 @@ FORMAT = SignedFormat("invitation", 1)
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,39}$")]
 Address = Annotated[str, Field(pattern=ADDRESS_PATTERN, max_length=300)]
 
@@ -135,10 +136,9 @@ def parse_invitation(data: bytes) -> Invitation:
     try:
         return Invitation.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'whole'}: {e['msg']}" for e in error.errors()[:3])
         raise BadInputError(
             "invitation.invalid",
-            f"The invitation does not hold what it should ({places}).",
+            f"The invitation does not hold what it should ({problems_of(error, 3)}).",
             "Ask the coordinator for a new invitation.",
         ) from error
 

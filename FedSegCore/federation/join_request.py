@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError
-from FedSegCore.federation.invitation import Hex32, Hex64, Invitation, Name, Version, software_of_invitations
+from FedSegCore.common.names import Name
+from FedSegCore.common.validation import problems_of
+from FedSegCore.federation.invitation import Hex32, Hex64, Invitation, Version, software_of_invitations
 from FedSegCore.federation.signed_file import Fault, SignedFileError, SignedFormat, read_bytes
 from FedSegCore.federation.site.keys import load_public_key, public_key_line, short_fingerprint
 
@@ -93,9 +95,10 @@ def parse_request(data: bytes) -> JoinRequest:
     try:
         return JoinRequest.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'whole'}: {e['msg']}" for e in error.errors()[:3])
         raise BadInputError(
-            "request.invalid", f"The request does not hold what it should ({places}).", "Ask the site to join again."
+            "request.invalid",
+            f"The request does not hold what it should ({problems_of(error, 3)}).",
+            "Ask the site to join again.",
         ) from error
 
 

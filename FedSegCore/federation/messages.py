@@ -12,6 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError, FedSegError
+from FedSegCore.common.names import NAME
+from FedSegCore.common.validation import places_of
 from FedSegCore.federation.compression import Decoded, raised
 from FedSegCore.federation.payload import records_of
 from FedSegCore.federation.software import PROTOCOL
@@ -23,7 +25,7 @@ from FedSegCore.learning.results import Arrays, CaseScore, RoundRequest, RoundRe
 from FedSegCore.learning.task import TrainingTask
 from FedSegCore.volumes.usual import CohortUsual
 
-SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
+SITE_NAME = re.compile(NAME)
 Count = Annotated[int, Field(ge=0, le=10**9)]
 ShortText = Annotated[str, Field(max_length=64)]
 
@@ -212,5 +214,6 @@ def _read(model: type[Part], content: RecordDict, name: str, side: str) -> Part:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        places = ", ".join(".".join(map(str, entry["loc"])) for entry in error.errors()[:5])
-        raise BadInputError(f"{side}.invalid", f"Not as agreed: {places}.", "Update the other side.") from error
+        raise BadInputError(
+            f"{side}.invalid", f"Not as agreed: {places_of(error, 5)}.", "Update the other side."
+        ) from error

@@ -99,5 +99,5 @@ def _group(store: GroupStateStore, name: str) -> GroupResult:
         model=state.model,
         site_models=state.site_models,
         members=state.members,
-        history=store.history(name),
+        history=store.history(name, state.round_number),
     )

@@ -17,12 +17,11 @@ from pydantic import ValidationError
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.delivery import deliver_plan
-from FedSegCore.federation.events import EVENTS_FILE, EventLog
+from FedSegCore.federation.events import EVENTS_FILE, RUNS_VARIABLE, EventLog
 from FedSegCore.federation.initial_model import read_initial_model
 from FedSegCore.federation.rounds import CONFIG_FILE, FederationLoop
 from FedSegCore.federation.steady_grid import SteadyGrid
 
-RUNS_VARIABLE = "FEDSEG_RUNS"
 RUN_KEY = "run"
 DELIVER_KEY = "deliver"
 

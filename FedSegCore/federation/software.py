@@ -3,10 +3,10 @@
 import functools
 import hashlib
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import FedSegCore
+from FedSegCore.common.packages import installed_versions
 
 PROTOCOL = 5
 """Version of the messages between server app and client app."""
@@ -21,13 +21,8 @@ def software_versions() -> dict[str, str]:
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    versions = {"FedSegCore": FedSegCore.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
+    own = {"FedSegCore": FedSegCore.__version__, "python": platform.python_version()}
+    return {**own, **installed_versions(_PACKAGES)}
 
 
 def flower_minor(versions: dict[str, str]) -> str:

@@ -242,13 +242,12 @@ class GroupStateStore:
                 raise ValueError(f"{name} is damaged")
         return cls._read(candidate)
 
-    def history(self, group: str) -> tuple[SiteRound, ...]:
-        """Return what sites did in all closed rounds, in order."""
-        state = self.load(group)
+    def history(self, group: str, through: int) -> tuple[SiteRound, ...]:
+        """Return what sites did in the rounds up to ``through`` (``GroupState.round_number``), in order."""
         paths = sorted((self._folder / group / "history").glob("*.json"))
         rows: list[SiteRound] = []
         for path in paths:
-            if state is None or int(path.stem) > state.round_number:
+            if int(path.stem) > through:  # of a round that was never closed, or was damaged
                 continue
             try:
                 rows.extend(_HISTORY.validate_json(path.read_bytes()))

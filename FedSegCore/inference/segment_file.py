@@ -3,13 +3,13 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.common.progress import Progress
 from FedSegCore.inference.doubts import doubts_of
 from FedSegCore.inference.segmenter import Segmenter
-from FedSegCore.models.release import choose_release, list_releases
+from FedSegCore.models.release import Release, choose_release, list_releases
 from FedSegCore.volumes import dicom_seg
 from FedSegCore.volumes.display_pieces import write_pieces
 from FedSegCore.volumes.labels import Label
@@ -49,15 +49,22 @@ class SegmentOrder:
     pieces: Path | None = None
 
 
-def segment_file(segmenter: Segmenter, order: SegmentOrder, progress: Progress) -> dict[str, Any]:
+class Segmented(NamedTuple):
+    """What came of an order: the release that was used, and what is told of the result (see ``segment_file``)."""
+
+    release: Release
+    told: dict[str, Any]
+
+
+def segment_file(segmenter: Segmenter, order: SegmentOrder, progress: Progress) -> Segmented:
     """Do ``order``; the output is written whole or not at all.
 
     Returns:
-        ``release``, ``signer`` (fingerprint), ``trusted`` (whether the caller named this signer), ``modality``,
-        ``device``, ``seconds``, ``confidence`` (label name → [0, 1]), ``notes``, ``segments`` (``segment_volumes``),
-        ``size`` and ``spacing`` of the image along (i, j, k), ``intensity_unit`` (``"HU"`` for CT, else None),
-        ``please_check``, a list of {label, code, reason} (the label is empty where the image is meant), and ``pieces``:
-        what ``write_pieces`` returned, or None.
+        The release, and as ``told``: ``release`` (its id), ``signer`` (fingerprint), ``trusted`` (whether the caller
+        named this signer), ``modality``, ``device``, ``seconds``, ``confidence`` (label name → [0, 1]), ``notes``,
+        ``segments`` (``segment_volumes``), ``size`` and ``spacing`` of the image along (i, j, k), ``intensity_unit``
+        (``"HU"`` for CT, else None), ``please_check``, a list of {label, code, reason} (the label is empty where the
+        image is meant), and ``pieces``: what ``write_pieces`` returned, or None.
 
     Raises:
         UsageError: ``output.*``.
@@ -78,7 +85,7 @@ def segment_file(segmenter: Segmenter, order: SegmentOrder, progress: Progress) 
         _write(result.labels, given, order, release.id)
     pieces = order.pieces and write_pieces(result.labels, given, order.pieces, progress.part(0.92, 1.0))
     progress.update(1.0, "done")
-    return {
+    told = {
         "release": release.id,
         "signer": release.signer,
         "trusted": release.trusted,
@@ -94,6 +101,7 @@ def segment_file(segmenter: Segmenter, order: SegmentOrder, progress: Progress) 
         "spacing": list(volume.grid.spacing),
         "pieces": pieces,
     }
+    return Segmented(release, told)
 
 
 def choose_modality(volume: Volume, order: SegmentOrder) -> str:
@@ -107,7 +115,7 @@ def choose_modality(volume: Volume, order: SegmentOrder) -> str:
     guess = detect_modality(volume)
     if guess.confidence >= SURE:
         return guess.modality
-    whole = list_releases(order.releases, trusted=order.trusted)
+    whole = list_releases(order.releases, trusted=order.trusted, card_only=True)
     usable = [r for r in whole if order.release in (None, r.id, r.card.name)]
     offered = {modality for release in usable for modality in release.card.modalities}
     # A release asked for by name says what its user takes the image for; a mere guess needs a release that agrees.

@@ -1,9 +1,10 @@
 """The model card: what a release is, what it was made from, and how well it does."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from FedSegCore.common.names import Name
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.volumes.labels import Label, LabelContract
 from FedSegCore.volumes.preprocessing import Preprocessing
@@ -11,7 +12,6 @@ from FedSegCore.volumes.usual import Usual, check_measures
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PatchEdge = Annotated[int, Field(ge=1, le=1024)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
 
 
 class LabelScore(BaseModel):
@@ -128,9 +128,3 @@ class ModelCard(BaseModel):
         """The labels this model gives, in the contract's order."""
         trained = self.trained_labels or self.contract.names
         return tuple(label for label in self.contract.labels if label.name in trained)
-
-
-def card_schema() -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of ``card.json``, for readers that are not this program."""
-    schema = ModelCard.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "FedSegSlicer model card"}

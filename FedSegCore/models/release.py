@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from safetensors import numpy as safetensors
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.files import sha256_of, whole_folder
+from FedSegCore.common.packages import installed_versions
+from FedSegCore.common.validation import problems_of
 from FedSegCore.models.card import ModelCard
 from FedSegCore.models.signing import fingerprint_of, public_key_of, public_key_to_pem
 from FedSegCore.models.verification import CARD, PUBLIC_KEY, SIGNATURE, WEIGHTS, read_card, verified_file
@@ -41,7 +42,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Release:
-    """A release whose schema, signature and weights were right when it was opened.
+    """A release whose schema, signature and, unless only its card was asked for, weights were right when it was opened.
+
+    ``weights`` gives none that are not those of the signed card.
 
     Attributes:
         path: its folder.
@@ -59,6 +62,15 @@ class Release:
     def id(self) -> str:
         """The release's name with its version (``"demo-CT-v3"``)."""
         return release_id(self.card.name, self.card.version)
+
+    def check_weights(self) -> None:
+        """Compare the weights' file with the card.
+
+        Raises:
+            BadInputError: ``release.weights-changed``, ``release.file-unusable``.
+        """
+        if sha256_of(verified_file(self.path, WEIGHTS)) != self.card.weights_sha256:
+            raise _weights_changed(self.id)
 
     def weights(self) -> Weights:
         """Return state-dict name → array (own memory, writable), checked once more against the card.
@@ -133,13 +145,14 @@ def publish_release(
     raise FileExistsError(folder.name)
 
 
-def open_release(path: Path, trusted: Collection[bytes] | None = None) -> Release:
+def open_release(path: Path, trusted: Collection[bytes] | None = None, *, card_only: bool = False) -> Release:
     """Return the release in folder ``path`` after checking signature, schema, sizes and the weights' hash.
 
     Args:
         path: the release folder.
         trusted: raw 32-byte public keys; a release signed by another key is refused. None checks that the release is
             unchanged, not who made it.
+        card_only: leave the weights' hash to ``Release.weights`` or ``Release.check_weights``.
 
     Raises:
         BadInputError: ``release.*``: what is wrong and what to do.
@@ -162,9 +175,12 @@ def open_release(path: Path, trusted: Collection[bytes] | None = None) -> Releas
             f"The folder {path.name} holds release {release_id(card.name, card.version)}.",
             "Give the folder that name again.",
         )
-    if sha256_of(verified_file(path, WEIGHTS)) != card.weights_sha256:
-        raise _weights_changed(path.name)
-    return Release(path, card, fingerprint_of(public_key), trusted is not None)
+    release = Release(path, card, fingerprint_of(public_key), trusted is not None)
+    if card_only:
+        verified_file(path, WEIGHTS)
+    else:
+        release.check_weights()
+    return release
 
 
 def list_releases(
@@ -172,6 +188,8 @@ def list_releases(
     modality: str | None = None,
     trusted: Collection[bytes] | None = None,
     report: Report | None = None,
+    *,
+    card_only: bool = False,
 ) -> list[Release]:
     """Return the usable releases, newest first; broken ones are left out and reported.
 
@@ -182,11 +200,12 @@ def list_releases(
         modality: only releases that segment this modality.
         trusted: as for ``open_release``.
         report: called with folder name and error of each broken release; None logs a warning.
+        card_only: as for ``open_release``: nothing is said of weights that were changed.
     """
     releases = []
     for path in _release_folders(folder):
         try:
-            release = open_release(path, trusted)
+            release = open_release(path, trusted, card_only=card_only)
         except BadInputError as error:
             (report or _warn)(path.name, error)
         else:
@@ -197,31 +216,51 @@ def list_releases(
 
 
 def choose_release(
-    folder: Path, modality: str, name: str | None = None, trusted: Collection[bytes] | None = None
+    folder: Path,
+    modality: str,
+    name: str | None = None,
+    trusted: Collection[bytes] | None = None,
+    *,
+    card_only: bool = False,
 ) -> Release:
-    """Return the newest release for ``modality``, or the one asked for.
+    """Return the newest release for ``modality``, or the one asked for; of the others no weights are read.
 
     Args:
         folder: holds the releases.
         modality: DICOM modality code of the image.
         name: a release id (``"demo-CT-v3"``), a release name (its newest version), or None for the newest of all.
         trusted: as for ``open_release``.
+        card_only: as for ``open_release``, for who does not use the weights.
 
     Raises:
         BadInputError: ``release.none``; ``release.wrong-modality``; the release asked for is broken;
             ``release.signer-unknown`` where all that is there was signed by keys that are not trusted.
     """
     broken: dict[str, BadInputError] = {}
-    releases = list_releases(folder, trusted=trusted, report=broken.__setitem__)
+    releases = list_releases(folder, trusted=trusted, report=broken.__setitem__, card_only=True)
     if name in broken:
         raise broken[name]
     named = [r for r in releases if name is None or name in (r.id, r.card.name)]
-    fitting = [r for r in named if modality in r.card.modalities]
-    if fitting:
-        return fitting[0]
+    for release in [r for r in named if modality in r.card.modalities]:
+        try:
+            if not card_only:
+                release.check_weights()
+        except BadInputError as error:
+            if name == release.id:
+                raise
+            broken[release.id] = error
+            named.remove(release)
+        else:
+            return release
+    raise _none_fits(modality, name, named, broken)
+
+
+def _none_fits(
+    modality: str, name: str | None, named: list[Release], broken: Mapping[str, BadInputError]
+) -> BadInputError:
     if name is not None and named:
         segments = ", ".join(sorted(named[0].card.modalities))
-        raise BadInputError(
+        return BadInputError(
             "release.wrong-modality",
             f"{name} segments {segments} images, not {modality}.",
             f"Choose a release for {modality}, or correct the image's modality.",
@@ -230,10 +269,10 @@ def choose_release(
         for folder_name, error in broken.items():
             asked_for = name is None or folder_name.rpartition("-v")[0] == name
             if asked_for and error.code == "release.signer-unknown":
-                raise error
+                return error
     what = f"called {name}" if name is not None else f"for {modality} images"
     unusable = f" ({len(broken)} could not be used: {', '.join(sorted(broken))})" if broken else ""
-    raise BadInputError(
+    return BadInputError(
         "release.none",
         f"There is no usable release {what} in this folder{unusable}.",
         "Give the folder that holds your federation's releases, or ask the coordinator for one.",
@@ -242,13 +281,7 @@ def choose_release(
 
 def software_versions() -> dict[str, str]:
     """Return package → version of what a release depends on, as installed here."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(PACKAGES)
 
 
 def _write(folder: Path, card: ModelCard, weights: bytes, key: Ed25519PrivateKey) -> None:
@@ -289,5 +322,5 @@ def _weights_malformed(name: str, why: str) -> BadInputError:
 
 
 def _card_invalid(name: str, error: ValidationError) -> BadInputError:
-    problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+    problems = problems_of(error, 5)
     return BadInputError("release.card-invalid", f"The model card of {name}: {problems}.", "Correct the named entries.")

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.validation import places_of
 from FedSegCore.models.card import ModelCard
 from FedSegCore.models.signing import public_key_from_pem, signature_is_good
 
@@ -79,8 +80,7 @@ def card_from(name: str, text: bytes, signature: bytes, pem: bytes) -> tuple[Mod
     try:
         return ModelCard.model_validate_json(text), public_key
     except ValidationError as error:
-        places = ", ".join(sorted({".".join(map(str, e["loc"])) or "as a whole" for e in error.errors()})[:5])
-        raise _card_invalid(name, f"does not follow the schema ({places})") from error
+        raise _card_invalid(name, f"does not follow the schema ({places_of(error, 5)})") from error
 
 
 def _check_format(name: str, text: bytes) -> None:

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.validation import problems_of
 from FedSegCore.networks import fedgin_unet, flames_unet, utnet
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.networks.fedgin_unet import FedGinUnet, FedGinUnetOptions
@@ -55,11 +56,6 @@ _KINDS: Mapping[str, NetworkKind[Any]] = {
     "utnet": _plane(UtnetOptions, Utnet, utnet.MULTIPLE),
     "sd_utnet": _plane(UtnetOptions, SdUtnet, utnet.MULTIPLE),
 }
-
-
-def network_names() -> tuple[str, ...]:
-    """Return the names that ``NetworkConfig.name`` may have."""
-    return tuple(_KINDS)
 
 
 def build_network(config: NetworkConfig) -> torch.nn.Module:
@@ -127,7 +123,6 @@ def _resolve(config: NetworkConfig) -> tuple[NetworkKind[Any], Any]:
     try:
         return kind, kind.options.model_validate(config.options)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'options'}: {e['msg']}" for e in error.errors())
         raise BadInputError(
-            "network.options", f"Network {config.name!r}: {problems}.", "Correct the network's options."
+            "network.options", f"Network {config.name!r}: {problems_of(error)}.", "Correct the network's options."
         ) from error

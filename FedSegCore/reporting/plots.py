@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -85,31 +86,36 @@ def curves(
     columns = min(columns, len(panels))
     count = -(-len(panels) // columns)
 
+    points = {
+        name: {curve: _means([r for r in kept if (r[panel], r[line]) == (name, curve)], x, y) for curve in lines}
+        for name in panels
+    }
+
     def draw(figure: Figure) -> None:
         axes = figure.subplots(count, columns, squeeze=False, sharey=True)
-        for spare in axes.ravel()[len(panels) :]:
-            spare.set_axis_off()
-        for place, name in zip(axes.ravel(), panels, strict=False):
-            place.set_title(str(name), loc="left")
-            for n, curve in enumerate(lines):
-                points = _means([r for r in kept if r[panel] == name and r[line] == curve], x, y)
-                if points:
-                    place.plot(
-                        *zip(*points, strict=True),
-                        color=paints[curve],
-                        marker=_MARKERS[n % len(_MARKERS)],
-                        ms=3,
-                        lw=1.5,
-                    )
-            if y_range is not None:
-                place.set_ylim(*y_range)
-            place.xaxis.get_major_locator().set_params(integer=True)
-            place.set_xlabel(x_label)
+        _draw_panels(axes, points, paints, y_range, x_label)
         for row in axes:
             row[0].set_ylabel(y_label)
         _legend(figure, axes.ravel()[0], lines, paints, columns)
 
     return _svg(draw, (3.1 * columns + 0.4, 2.3 * count + 0.5))
+
+
+def _draw_panels(
+    axes: npt.NDArray[Any],
+    panels: Mapping[Any, Mapping[Any, list[tuple[float, float]]]],
+    paints: Mapping[Any, str],
+    y_range: tuple[float, float] | None,
+    x_label: str,
+) -> None:
+    for spare in axes.ravel()[len(panels) :]:
+        spare.set_axis_off()
+    for place, (name, points) in zip(axes.ravel(), panels.items(), strict=False):
+        place.set_title(str(name), loc="left")
+        _draw_lines(place, points, paints)
+        _fit(place, y_range)
+        place.xaxis.get_major_locator().set_params(integer=True)
+        place.set_xlabel(x_label)
 
 
 def grouped_dots(
@@ -145,22 +151,37 @@ def grouped_dots(
         axes = figure.subplots()
         for c, group in enumerate(categories):
             for n, name in enumerate(names):
-                values = np.array([r[value] for r in kept if r[category] == group and r[series] == name], float)
-                if not values.size:
-                    continue
-                centre = c - 0.4 + step * (n + 0.5)
-                # Spread evenly, not at random: the same rows give the same picture.
-                aside = (np.arange(values.size) - (values.size - 1) / 2) * min(0.05, 0.6 * step / values.size)
-                axes.plot(centre + aside, values, marker="o", ms=3.5, ls="", color=paints[name], alpha=0.6)
-                axes.hlines(values.mean(), centre - 0.42 * step, centre + 0.42 * step, color=paints[name], lw=2.5)
+                values = [row[value] for row in kept if row[category] == group and row[series] == name]
+                _draw_column(axes, c - 0.4 + step * (n + 0.5), step, values, paints[name])
         axes.set_xticks(range(len(categories)), [str(c) for c in categories])
         axes.grid(False, axis="x")
         axes.set_ylabel(value_label)
-        if value_range is not None:
-            axes.set_ylim(*value_range)
+        _fit(axes, value_range)
         _legend(figure, axes, names, paints, 4)
 
     return _svg(draw, (max(5.0, 0.5 + len(categories) * (0.5 + 0.28 * len(names))), 3.2))
+
+
+def _draw_lines(axes: Axes, points: Mapping[Any, list[tuple[float, float]]], paints: Mapping[Any, str]) -> None:
+    for n, (name, known) in enumerate(points.items()):
+        if known:
+            marker = _MARKERS[n % len(_MARKERS)]
+            axes.plot(*zip(*known, strict=True), color=paints[name], marker=marker, ms=3, lw=1.5)
+
+
+def _draw_column(axes: Axes, centre: float, step: float, values: Sequence[float], paint: str) -> None:
+    """Draw one dot per value around ``centre``, in a column ``step`` wide, and a bar at their mean."""
+    if not values:
+        return
+    # Spread evenly, not at random: the same rows give the same picture.
+    aside = (np.arange(len(values)) - (len(values) - 1) / 2) * min(0.05, 0.6 * step / len(values))
+    axes.plot(centre + aside, values, marker="o", ms=3.5, ls="", color=paint, alpha=0.6)
+    axes.hlines(float(np.mean(values)), centre - 0.42 * step, centre + 0.42 * step, color=paint, lw=2.5)
+
+
+def _fit(axes: Axes, limits: tuple[float, float] | None) -> None:
+    if limits is not None:
+        axes.set_ylim(*limits)
 
 
 def _with_values(rows: Sequence[Row], keys: Iterable[str]) -> list[Row]:

@@ -94,18 +94,16 @@ def render_segments(
     axes = _view_axes(turn_degrees, raise_degrees)
     centre, half = _extent(array, to_lps, axes)
     view = _View(axes, centre, half, pixels * 5 // 4)  # drawn larger and made smaller again: smooth edges
+    paints = [np.asarray(label.colour, np.float32) / np.float32(255) for label in shown]
     layers = [
-        _cast(
-            array == label.value,
-            labels.grid,
-            view,
-            smoothing_mm,
-            np.asarray(label.colour, np.float32) / np.float32(255),
-        )
-        for label in shown
+        _cast(array == label.value, labels.grid, view, smoothing_mm, paint)
+        for label, paint in zip(shown, paints, strict=True)
     ]
-    picture = _compose(layers)
-    shrink = pixels / view.size
+    return _png(_compose(layers), pixels / view.size)
+
+
+def _png(picture: Array, shrink: float) -> bytes:
+    """Return a picture of premultiplied RGBA, made smaller and cut to what is visible."""
     small = ndimage.zoom(picture, (shrink, shrink, 1), order=1, mode="nearest", grid_mode=True)
     visible = np.maximum(small[..., 3:], 1e-4)
     rgba = _trimmed(np.concatenate([small[..., :3] / visible, small[..., 3:]], axis=-1))

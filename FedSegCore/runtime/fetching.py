@@ -67,7 +67,7 @@ class Fetching:
 
         Raises:
             InstallError: with the code of what pip said.
-            CancelledError: at the user's wish.
+            NotWantedError: at the user's wish.
         """
         self._reporter.stage("looking for packages", 0.0)
         extra = self._torch_arguments(requirements)

@@ -67,7 +67,7 @@ class Order:
     imports: list[str] = field(default_factory=list)
 
 
-class CancelledError(Exception):
+class NotWantedError(Exception):
     """Nobody wants it any more."""
 
 
@@ -118,13 +118,13 @@ class Children:
         """Yield what a child says; the status is in ``returncode`` afterwards.
 
         Raises:
-            CancelledError: if nobody wants it any more.
+            NotWantedError: if nobody wants it any more.
         """
         from FedSegCore.runtime.pieces import NO_WINDOW
 
         with self._lock:
             if self.cancelled:
-                raise CancelledError
+                raise NotWantedError
             self._process = process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 creationflags=NO_WINDOW,
@@ -136,7 +136,7 @@ class Children:
                 yield line.decode("utf-8", "replace").rstrip()
             self.returncode = process.wait()
         if self.cancelled:
-            raise CancelledError
+            raise NotWantedError
 
 
 class Installer:
@@ -155,7 +155,7 @@ class Installer:
 
         Raises:
             InstallError: with a stable code.
-            CancelledError: at the user's wish.
+            NotWantedError: at the user's wish.
         """
         {"look": self._look, "install": self._install, "check": self._check_present, "remove": self._remove}[
             self.order.action
@@ -242,7 +242,7 @@ class Installer:
         self.reporter.stage("checking", 0.95)
         told = self._check(core, packages)
         if self.children.cancelled:
-            raise CancelledError
+            raise NotWantedError
         layout.write_current(self.folder, layout.Current(
             version=layout.core_version(core), core_sha256=layout.core_fingerprint(core),
             wanted_sha256=layout.wanted_fingerprint(self.source, plan.build, requirements), core=core.name,
@@ -332,7 +332,7 @@ def main() -> int:
     threading.Thread(target=attend, args=(children,), daemon=True).start()
     try:
         Installer(order, reporter, children).run()
-    except CancelledError:
+    except NotWantedError:
         reporter.event("cancelled")
         return 130
     except InstallError as problem:

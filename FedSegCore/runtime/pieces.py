@@ -43,23 +43,26 @@ def pip_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def driver_cuda() -> tuple[int, int] | None:
     """Return the newest CUDA version the NVIDIA driver can run; None where no driver answers."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    try:
-        answer = subprocess.run([tool], capture_output=True, text=True, timeout=_QUICK_SECONDS, creationflags=NO_WINDOW)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    found = _CUDA.search(answer.stdout) if answer.returncode == 0 else None
+    found = _CUDA.search(_ask_driver() or "")
     return (int(found[1]), int(found[2])) if found else None
 
 
 def has_nvidia_gpu() -> bool:
     """Return whether an NVIDIA driver answers."""
+    return _ask_driver("-L") is not None
+
+
+def _ask_driver(*arguments: str) -> str | None:
+    """Return what ``nvidia-smi`` says; None where there is none, or no answer in time."""
     tool = shutil.which("nvidia-smi")
-    return (
-        tool is not None and subprocess.run([tool, "-L"], capture_output=True, creationflags=NO_WINDOW).returncode == 0
-    )
+    if tool is None:
+        return None
+    words = [tool, *arguments]
+    try:
+        answer = subprocess.run(words, capture_output=True, text=True, timeout=_QUICK_SECONDS, creationflags=NO_WINDOW)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout if answer.returncode == 0 else None
 
 
 def pinned(root: Path, name: str) -> str:

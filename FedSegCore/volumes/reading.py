@@ -13,7 +13,7 @@ from FedSegCore.volumes import file_checks, pixels
 from FedSegCore.volumes.dicom import is_time_series, read_dicom_folder
 from FedSegCore.volumes.geometry import checked_grid, nearest_orthonormal
 from FedSegCore.volumes.pictures import picture_format, read_picture
-from FedSegCore.volumes.volume import Grid, Vector, Volume
+from FedSegCore.volumes.volume import Grid, Volume
 
 _SOURCES = {
     "NiftiImageIO": "nifti",
@@ -25,19 +25,17 @@ _MODALITY_KEYS = ("0008|0060", "modality", "Modality", "DICOM.Modality")
 _FORMATS = "NIfTI, NRRD, MetaImage, DICOM, PNG or JPEG"
 
 
-def read_volume(
-    path: Path | str, *, modality: str | None = None, frame: int | None = None, spacing: Vector | None = None
-) -> Volume:
+def read_volume(path: Path | str, *, modality: str | None = None, frame: int | None = None) -> Volume:
     """Read one image.
 
     Args:
         path: NIfTI, NRRD, MetaImage, PNG, JPEG or DICOM file, or a folder with one DICOM series.
         modality: DICOM modality code; None takes the file's own word for it, if any.
         frame: which volume of a 4-D image (or picture of a film), counted from 0.
-        spacing: mm along (i, j, k) of a PNG or JPEG; these carry none that can be trusted, so 1 mm if None.
 
     Returns:
-        Volume in uint8, int16, uint16 or float32. Colour: three channels for modality ``ES`` and for colour pictures
+        Volume in uint8, int16, uint16 or float32; a PNG or JPEG has voxels of 1 mm, since it carries no spacing that
+        can be trusted. Colour: three channels for modality ``ES`` and for colour pictures
         of unknown modality, else grey. NaN and infinities are replaced by the smallest finite value and counted in
         ``metadata["not_finite"]``; ``metadata["modality_from"]`` says who named the modality. No patient data is kept.
 
@@ -68,7 +66,7 @@ def read_volume(
         metadata["modality_from"] = "user" if modality else "file"
     if frame is not None:
         metadata["frame"] = str(frame)
-    grid = _grid(image, source, spacing)
+    grid = _grid(image, source)
     return Volume(array, grid, modality=word, source=source, metadata=metadata)
 
 
@@ -95,7 +93,7 @@ def read_label_map(path: Path | str) -> Volume:
             "Choose the file with the annotation, not the scan.",
         )
     kind = np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16
-    return Volume(array.astype(kind), _grid(image, source, None), source=source)
+    return Volume(array.astype(kind), _grid(image, source), source=source)
 
 
 def _load(path: Path, frame: int | None, *, labels: bool = False) -> tuple[sitk.Image, str, str | None]:
@@ -229,11 +227,11 @@ def _voxels(image: sitk.Image) -> pixels.Array:
     return np.moveaxis(array, -1, 0)
 
 
-def _grid(image: sitk.Image, source: str, spacing: Vector | None) -> Grid:
+def _grid(image: sitk.Image, source: str) -> Grid:
     size = (*image.GetSize(), 1)[:3]
     shape = (size[2], size[1], size[0])
     if source in ("png", "jpeg"):
-        return checked_grid(shape, spacing or (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), Grid((1, 1, 1)).direction)
+        return checked_grid(shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), Grid((1, 1, 1)).direction)
     if image.GetDimension() == 2:
         a, b, c, d = image.GetDirection()
         direction = (a, b, 0.0, c, d, 0.0, 0.0, 0.0, 1.0)

@@ -1,22 +1,18 @@
 """What this worker runs on, found out without importing torch (which takes seconds)."""
 
-import importlib.metadata
 import shutil
 import sys
 from pathlib import Path
+
+from FedSegCore.common.packages import installed_versions
 
 PACKAGES = ("torch", "monai", "SimpleITK", "numpy")
 
 
 def package_versions() -> dict[str, str | None]:
     """Return package → installed version, None where it is missing."""
-    versions: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
+    found = installed_versions(PACKAGES)
+    return {name: found.get(name) for name in PACKAGES}
 
 
 def available_devices() -> list[str]:

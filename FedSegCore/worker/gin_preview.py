@@ -24,10 +24,8 @@ from FedSegCore.augmentation.quality import (
 from FedSegCore.augmentation.seeds import sample_generator
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.progress import Progress
-from FedSegCore.volumes.modality import detect_modality
-from FedSegCore.volumes.preparation import prepare
-from FedSegCore.volumes.preprocessing import DEFAULT_PREPROCESSING, Preprocessing
-from FedSegCore.volumes.reading import read_volume
+from FedSegCore.volumes.prepared_image import prepare_image
+from FedSegCore.volumes.preprocessing import Preprocessing
 from FedSegCore.volumes.volume import Grid, Volume
 from FedSegCore.volumes.writing import write_volume
 
@@ -77,7 +75,7 @@ class GinPreviewer:
             voxels. Distances to the reference and histograms are of all voxels written, other measures of the slice.
 
         Raises:
-            BadInputError: ``gin.bad-settings``, ``modality.unknown``, ``image.*``.
+            BadInputError: ``gin.bad-settings``, ``modality.unsupported``, ``image.*``.
         """
         config = _config(params)
         ready = self._ready(params.image, params.modality, params.frame, None, progress.part(0.0, 0.2))
@@ -164,17 +162,8 @@ def _config(params: "GinPreviewParams") -> GinConfig:
 def _prepared(
     path: Path, modality: str | None, frame: int | None, how: Preprocessing | None, progress: Progress
 ) -> _Ready:
-    progress.update(0.0, "reading the image")
-    volume = read_volume(path, modality=modality, frame=frame)
-    guess = detect_modality(volume)
-    chosen = modality or guess.modality
-    if how is None and chosen not in DEFAULT_PREPROCESSING:
-        known = ", ".join(DEFAULT_PREPROCESSING)
-        raise BadInputError("modality.unknown", f"{chosen} images are not known here.", f"Choose one of {known}.")
-    progress.update(0.5, "preparing the image")
-    preprocessing = how or DEFAULT_PREPROCESSING[chosen]
-    prepared = prepare(volume, preprocessing)
-    return _Ready(prepared.image, prepared.grid, preprocessing, 1.0 if modality else guess.confidence)
+    made = prepare_image(path, progress, modality=modality, frame=frame, preprocessing=how)
+    return _Ready(made.prepared.image, made.prepared.grid, made.preprocessing, made.confidence)
 
 
 def _drawn(config: GinConfig, params: "GinPreviewParams", ready: _Ready) -> list[tuple[int, GinParameters]]:

@@ -2,10 +2,13 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.progress import Progress
+
+if TYPE_CHECKING:
+    from FedSegCore.models.release import Release
 
 
 def list_for_people(
@@ -18,7 +21,7 @@ def list_for_people(
     Raises:
         BadInputError: ``release.no-folder``, the folder is not there.
     """
-    from FedSegCore.models.release import Release, list_releases
+    from FedSegCore.models.release import list_releases
 
     if not folder.is_dir():
         raise BadInputError(
@@ -32,34 +35,26 @@ def list_for_people(
     def report(name: str, error: BadInputError) -> None:
         broken.append({"name": name, "code": error.code, "cause": error.what, "remedy": error.remedy})
 
-    def row(release: Release) -> dict[str, Any]:
-        card = release.card
-        return {
-            "id": release.id,
-            "name": card.name,
-            "version": card.version,
-            "modalities": sorted(card.modalities),
-            "labels": [label.name for label in card.given_labels],
-            "federation": card.federation,
-            "rounds": card.rounds,
-            "rule": card.rule,
-            "sites": len(card.sites),
-            "training_cases": sum(site.training_cases for site in card.sites),
-            "created": card.created.isoformat(),
-            "signer": release.signer,
-            "trusted": release.trusted,
-            "scores": [
-                {
-                    "label": s.label,
-                    "metric": s.metric,
-                    "mean": s.mean,
-                    "standard_deviation": s.standard_deviation,
-                    "cases": s.cases,
-                }
-                for s in card.scores
-            ],
-        }
-
-    releases = [row(release) for release in list_releases(folder, modality, trusted, report)]
+    releases = [_row(release) for release in list_releases(folder, modality, trusted, report)]
     progress.update(1.0, "done")
     return {"releases": releases, "broken": broken}
+
+
+def _row(release: "Release") -> dict[str, Any]:
+    card = release.card
+    return {
+        "id": release.id,
+        "name": card.name,
+        "version": card.version,
+        "modalities": sorted(card.modalities),
+        "labels": [label.name for label in card.given_labels],
+        "federation": card.federation,
+        "rounds": card.rounds,
+        "rule": card.rule,
+        "sites": len(card.sites),
+        "training_cases": sum(site.training_cases for site in card.sites),
+        "created": card.created.isoformat(),
+        "signer": release.signer,
+        "trusted": release.trusted,
+        "scores": [score.model_dump() for score in card.scores],
+    }

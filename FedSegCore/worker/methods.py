@@ -20,6 +20,7 @@ from FedSegCore.worker.exporting import ExportedSegment, export_segmentation
 from FedSegCore.worker.speeds import Run, SpeedBook, Watch, default_book, voxel_counts
 
 if TYPE_CHECKING:
+    from FedSegCore.inference.segment_file import Segmented
     from FedSegCore.inference.segmenter import Segmenter
     from FedSegCore.worker.gin_preview import GinPreviewer
 
@@ -311,25 +312,23 @@ class Methods:
         )
         with Watch() as watch:
             done = segment_file(self._segmenters[params.device], order, progress)
-        self._note(params, done, watch)
-        return {**done, "sha256": sha256_of(params.output) if params.output is not None else None}
+        self._note(done, watch)
+        return {**done.told, "sha256": sha256_of(params.output) if params.output is not None else None}
 
-    def _note(self, params: SegmentParams, done: dict[str, Any], watch: Watch) -> None:
+    def _note(self, done: "Segmented", watch: Watch) -> None:
         """Keep how long it took; a run that memory forced to change its ways says nothing of others."""
-        from FedSegCore.models.release import open_release
-
-        if done["notes"]:
+        told = done.told
+        if told["notes"]:
             return
-        card = open_release(params.releases / done["release"]).card
-        image, network = voxel_counts(card, done["modality"], done["size"], done["spacing"])
-        run = Run(release=done["release"], device=done["device"], image_voxels=image, network_voxels=network,
+        image, network = voxel_counts(done.release.card, told["modality"], told["size"], told["spacing"])
+        run = Run(release=told["release"], device=told["device"], image_voxels=image, network_voxels=network,
                   seconds=watch.seconds, memory_bytes=watch.memory_bytes)  # fmt: skip
         self._speeds.note(run)
 
     def _expect(self, params: ExpectParams, _progress: Progress) -> dict[str, Any]:
         from FedSegCore.models.release import choose_release
 
-        card = choose_release(params.releases, params.modality, params.release).card
+        card = choose_release(params.releases, params.modality, params.release, card_only=True).card
         image, network = voxel_counts(card, params.modality, params.size, params.spacing)
         cuda = params.device == "cuda" or (params.device == "auto" and "cuda" in available_devices())
         return self._speeds.expect(params.release, "cuda" if cuda else "cpu", image, network)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def member_row(folder: "SiteFolder") -> dict[str, Any]:
     """Return what a member is: its names, fingerprints, settings, rounds, and the structures' colors (0 to 255)."""
-    from FedSegCore.federation.site.control import known_control
+    from FedSegCore.federation.site.control import known_control, wanted_device
     from FedSegCore.federation.site.keys import read_public_key, short_fingerprint
     from FedSegCore.federation.site.round_records import read_rounds
 
@@ -29,7 +29,7 @@ def member_row(folder: "SiteFolder") -> dict[str, Any]:
         "leaving": control.leaving,
         "hours": control.hours,
         "cores_free": control.cores_free,
-        "device": control.device or settings.device,
+        "device": wanted_device(folder),
         "rounds": [record.model_dump(mode="json") for record in read_rounds(folder)],
         "colours": {} if contract is None else {label.name: label.colour for label in contract.labels},
     }

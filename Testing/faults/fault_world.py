@@ -22,7 +22,8 @@ from FedSegCore.common.files import write_json
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.coordinator.loopback import LoopbackFederation, SiteSpec
 from FedSegCore.federation.site.folder import SiteFolder
-from FedSegCore.federation.site.node import SiteProcesses, SiteState
+from FedSegCore.federation.site.node import SiteProcesses
+from FedSegCore.federation.site.status import ProcessesState
 
 _TICK_S = 0.2
 
@@ -41,7 +42,7 @@ class World:
 
     def __init__(self, folder: Path, sites: int, own_networks: bool) -> None:
         names = "abcdef"[:sites]
-        specs = [SiteSpec(name, "CT", write_cohort(folder / f"images-{name}", n)) for n, name in enumerate(names)]
+        specs = [SiteSpec(name, write_cohort(folder / f"images-{name}", n)) for n, name in enumerate(names)]
         networks = Networks(names) if own_networks else None
         self.federation = LoopbackFederation(
             folder / "federation",
@@ -102,7 +103,7 @@ class World:
         return {
             name: site.error.code if site.error else ""
             for name, site in self.federation.sites.items()
-            if site.state is SiteState.ENDED
+            if site.state is ProcessesState.ENDED
         }
 
     def coordinator_process(self, name: str) -> psutil.Process:

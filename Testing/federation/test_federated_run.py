@@ -10,7 +10,7 @@ from FedSegCore.common.errors import BadInputError, CancelledError, CannotDoHere
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.client_app import make_client_app
 from FedSegCore.federation.events import read_events
-from FedSegCore.federation.federated_run import CohortTrainer, run_in_process
+from FedSegCore.federation.federated_run import InProcessTrainer, run_in_process
 from FedSegCore.federation.initial_model import initial_model, write_initial_models
 from FedSegCore.federation.local_grid import LocalGrid, LocalNode
 from FedSegCore.federation.outcome import FederationOutcome
@@ -153,7 +153,7 @@ def test_flowers_server_app_runs_the_federation_of_its_run(tmp_path, monkeypatch
     write_initial_models(folder, config)
     monkeypatch.setenv("FEDSEG_RUNS", str(tmp_path / "runs"))
     nodes = {
-        name: LocalNode(make_client_app(CohortTrainer(name, *site, progress=Progress())))
+        name: LocalNode(make_client_app(InProcessTrainer(name, *site, progress=Progress())))
         for name, site in sites().items()
     }
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={"run": "first"})

@@ -1,9 +1,12 @@
 """The shipped federations say what METHODS says of the papers, and can be trained."""
 
+import json
+
 import pytest
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.aggregation.registry import build_rule
+from FedSegCore.federation.config import read_federation_config
 from FedSegCore.federation.presets import preset_names, preset_path, read_preset
 from FedSegCore.federation.tasks import training_task
 from FedSegCore.learning.losses import build_loss
@@ -18,6 +21,21 @@ def test_there_is_a_preset_and_a_quick_one_for_every_paper():
     assert preset_path("fedgin").suffix == ".toml"
     with pytest.raises(BadInputError, match=r"federation\.preset-unknown"):
         preset_path("fedsomething")
+
+
+def test_the_command_lists_and_writes_presets(fedseg, tmp_path):
+    listed = fedseg("coordinator", "preset", "--json")
+    assert json.loads(listed.out)["presets"] == list(preset_names())
+    assert all(name in listed.err for name in PAPERS)
+    out = tmp_path / "liver.toml"
+    assert fedseg("coordinator", "preset", "fedgin", "--out", out).code == 0
+    assert read_federation_config(out) == read_preset("fedgin")
+    again = fedseg("coordinator", "preset", "flames", "--out", out)
+    assert (again.code, "preset.out" in again.err) == (2, True)
+    assert read_federation_config(out).name == "fedgin"
+    assert fedseg("coordinator", "preset", "--out", tmp_path / "x.toml").code == 2
+    unknown = fedseg("coordinator", "preset", "fedsomething", "--out", tmp_path / "x.toml")
+    assert (unknown.code, "federation.preset-unknown" in unknown.err) == (3, True)
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -50,7 +50,8 @@ def test_what_was_saved_is_loaded(tmp_path):
         assert_array_equal(loaded.site_models["a"]["w"], model(2.5)["w"])
         assert loaded.members == state(1, 0).members
         assert (loaded.round_number, loaded.answered) == (1, ("a",))
-    assert store.history("CT") == tuple(rows(1))
+    assert store.history("CT", 1) == tuple(rows(1))
+    assert store.history("CT", 0) == ()
 
 
 @pytest.mark.parametrize("broken", ["write_json", "whole_folder", "write_text"])
@@ -68,11 +69,11 @@ def test_a_server_that_dies_while_saving_keeps_the_round_before(tmp_path, monkey
     loaded = GroupStateStore(tmp_path).load("CT")
     assert loaded.round_number == 1
     assert_array_equal(loaded.model["w"], model(1.0)["w"])
-    assert [row.round_number for row in store.history("CT")] == [1, 1]
+    assert [row.round_number for row in store.history("CT", 1)] == [1, 1]
     # and the same round can be saved again
     store.save(state(2, 2.5), None, rows(2))
     assert_array_equal(store.load("CT").model["w"], model(2.5)["w"])
-    assert [row.round_number for row in store.history("CT")] == [1, 1, 2, 2]
+    assert [row.round_number for row in store.history("CT", 2)] == [1, 1, 2, 2]
 
 
 def test_an_unreadable_state_is_said(tmp_path):

@@ -5,19 +5,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from own_cases import write_given
 from tiny_deployment import serving, tiny_policy, write_cohort
 
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder, CoordinatorSettings
 from FedSegCore.federation.coordinator.loopback import LoopbackFederation, SiteSpec
+from FedSegCore.federation.site.cohort_store import CohortStore
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
+from FedSegCore.phantoms.torso import TORSO_CONTRACT
 
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackFederation]:
     """Coordinator and two connected sites, ``a`` and ``b``, as real processes; a file has its own and may stop it."""
     root = tmp_path_factory.mktemp("deployment")
-    sites = [SiteSpec(name, "CT", write_cohort(root / f"images-{name}", seed)) for seed, name in enumerate("ab")]
+    sites = [SiteSpec(name, write_cohort(root / f"images-{name}", seed)) for seed, name in enumerate("ab")]
     with LoopbackFederation(root / "federation", "tiny", sites, threads=1, device="cpu") as running:
         running.start(Progress())
         yield running
@@ -56,3 +59,24 @@ def served(site: SiteFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Return the site and the key of its trainer, which listens in a thread of this process."""
     with serving(site, tmp_path_factory.mktemp("s")) as key:
         yield site, key
+
+
+@pytest.fixture
+def empty_site(tmp_path: Path) -> SiteFolder:
+    """Return a site that keeps its cases in its own store, which is empty."""
+    (tmp_path / "ca.crt").write_text("certificate")
+    settings = SiteSettings(name="north", coordinator="127.0.0.1:9443", device="cpu")
+    return SiteFolder.create(tmp_path / "site", settings, tmp_path / "ca.crt")
+
+
+@pytest.fixture
+def store(empty_site: SiteFolder) -> CohortStore:
+    """Return the store of ``empty_site``."""
+    return CohortStore(empty_site, TORSO_CONTRACT)
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """Return a folder with what a site's people have of one patient."""
+    write_given(tmp_path / "given")
+    return tmp_path / "given"

@@ -3,14 +3,13 @@
 import json
 import os
 import stat
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from own_cases import AGREED, offer, phantom
 
 from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.common.progress import Progress
@@ -19,9 +18,9 @@ from FedSegCore.federation.site.case_folder import add_folder, pairs_in
 from FedSegCore.federation.site.case_intake import CaseOffer, CaseRefusedError
 from FedSegCore.federation.site.case_labels import match_labels
 from FedSegCore.federation.site.cohort_file import read_cohort_file
-from FedSegCore.federation.site.cohort_index import CohortIndex, Consent
+from FedSegCore.federation.site.cohort_index import CohortIndex
 from FedSegCore.federation.site.cohort_store import CohortStore
-from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
+from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.phantoms.torso import TORSO_CONTRACT, make_patient
 from FedSegCore.volumes.geometry import reorient
 from FedSegCore.volumes.reading import read_label_map, read_volume
@@ -29,45 +28,11 @@ from FedSegCore.volumes.segmentation_file import write_segmentation
 from FedSegCore.volumes.volume import Grid, Volume
 from FedSegCore.volumes.writing import write_volume
 
-AGREED = Consent(by="Dr Grey", given=date(2026, 3, 1))
 ALL = (1, 2, 3, 4, 5)
-
-
-def phantom(seed: int = 0) -> tuple[Volume, Volume]:
-    made = make_patient("CT", seed, size="test")
-    return made.image, made.labels
 
 
 def codes(findings) -> list[str]:
     return [found.code for found in findings]
-
-
-@pytest.fixture
-def empty_site(tmp_path: Path) -> SiteFolder:
-    (tmp_path / "ca.crt").write_text("certificate")
-    settings = SiteSettings(name="north", coordinator="127.0.0.1:9443", device="cpu")
-    return SiteFolder.create(tmp_path / "site", settings, tmp_path / "ca.crt")
-
-
-@pytest.fixture
-def given(tmp_path: Path) -> Path:
-    """A folder with the files of one generated patient, a segmentation as Slicer writes it among them."""
-    folder = tmp_path / "given"
-    folder.mkdir()
-    image, labels = phantom()
-    write_volume(image, folder / "image.nrrd")
-    write_segmentation(labels, TORSO_CONTRACT.labels, folder / "labels.seg.nrrd")
-    write_volume(labels, folder / "labels.nii.gz")
-    return folder
-
-
-def offer(given: Path, patient: str = "Doe^Jane", labels: str = "labels.seg.nrrd", **more) -> CaseOffer:
-    return CaseOffer(given / "image.nrrd", given / labels, patient, **more)
-
-
-@pytest.fixture
-def store(empty_site: SiteFolder) -> CohortStore:
-    return CohortStore(empty_site, TORSO_CONTRACT)
 
 
 def test_a_sound_case_is_copied_privately_and_used_only_with_consent(empty_site, store, given):
@@ -274,55 +239,6 @@ def test_a_case_of_another_modality_or_a_patient_in_both_roles_is_refused(store,
     assert {"case.other-modality", "case.patient-in-both"} <= set(codes(store.check(other).refused))
 
 
-def test_the_commands_of_the_cohort(empty_site, given, tmp_path, fedseg: Callable[..., SimpleNamespace]):
-    site = empty_site.path
-    lone = fedseg("site", "cohort", "add", site, given / "image.nrrd", given / "labels.seg.nrrd", "--patient", "p")
-    assert (lone.code, "store.no-contract" in lone.err) == (3, True)
-    (tmp_path / "f.toml").write_text('name = "f"\n' + _contract_toml())
-    told = ("--contract", tmp_path / "f.toml")
-    listed = [
-        {"case": f"c{n}", "patient": f"q{n}", "image": image, "labels": "labels.nii.gz"}
-        for n, image in enumerate(("image.nrrd", "absent.nrrd"))
-    ]
-    (given / "cohort.json").write_text(json.dumps({"modality": "CT", "cases": listed}))
-    done = fedseg(
-        *("site", "cohort", "import", site, given / "cohort.json", *told, "--consent-by", "Dr Grey", "--json")
-    )
-    assert done.code == 0
-    assert json.loads(done.out)["refused"] == {"c1": "image.missing"}
-    (case,) = json.loads(done.out)["added"]
-    twice = fedseg(
-        *("site", "cohort", "add", site, given / "image.nrrd", given / "labels.seg.nrrd", "--patient", "p", "--json")
-    )
-    assert (twice.code, json.loads(twice.out)["findings"][0]["code"]) == (3, "case.duplicate")
-    shown = fedseg("site", "cohort", "list", site)
-    assert all(words in shown.err for words in (case, "q0", "Dr Grey", "1 cases to train on"))
-    assert fedseg("site", "cohort", "check", site).code == 0
-    assert fedseg("site", "cohort", "revoke", site, case).code == 0
-    assert "taken back" in fedseg("site", "cohort", "list", site).err
-    assert fedseg("site", "cohort", "consent", site, case, "--by", "Dr Grey", "--on", "2026-03-01").code == 0
-    assert (
-        json.loads(fedseg("site", "cohort", "list", site, "--json").out)["cases"][0]["consents"][-1]["revoked"] is None
-    )
-    (site / "store" / "cases" / case / "image.nrrd").write_bytes(b"damaged")
-    assert "cohort.bad-cases" in fedseg("site", "cohort", "check", site).err
-    assert fedseg("site", "cohort", "remove", site, case).code == 0
-    assert fedseg("site", "cohort", "remove", site, case).code == 2
-    assert "consent given" in fedseg("site", "journal", site).err
-
-
-def _contract_toml() -> str:
-    lines = []
-    for label in TORSO_CONTRACT.labels:
-        lines += ["[[contract.labels]]", f'name = "{label.name}"', f"value = {label.value}"]
-        for part in ("type", "modifier", "category"):
-            term = getattr(label, part)
-            if term is not None:
-                lines.append(f'{part} = {{ code = "{term.code}", meaning = "{term.meaning}" }}')
-        lines.append(f"colour = {list(label.colour)}")
-    return "\n".join(lines)
-
-
 def test_a_site_with_a_cohort_file_of_its_own_keeps_it(site: SiteFolder, given):
     with pytest.raises(UsageError, match=r"store\.own-cohort"):
         CohortStore(site, TORSO_CONTRACT).add(offer(given))
@@ -367,29 +283,3 @@ def test_a_folder_becomes_cases_and_what_cannot_be_used_is_named(store, given, t
     for nothing in (tmp_path / "absent", tmp_path / "site"):
         with pytest.raises(BadInputError, match=r"cohort\.folder"):
             pairs_in(nothing)
-
-
-def test_the_command_adds_a_folder(empty_site, fedseg, tmp_path):
-    images = tmp_path / "images"
-    images.mkdir()
-    image, labels = phantom()
-    write_volume(image, images / "p0.nrrd")
-    write_volume(labels, images / "p0-label.nrrd")
-    CohortStore(empty_site, TORSO_CONTRACT).add(offer_of(tmp_path))  # the store knows the contract from now on
-    order = ["site", "cohort", "folder", empty_site.path, images]
-    order += ["--modality", "CT", "--consent-by", "Dr Grey", "--json"]
-    for value, label in enumerate(TORSO_CONTRACT.labels, 1):
-        order += ["--map", f"{label.name}={value}"]
-    done = fedseg(*order)
-    assert done.code == 0
-    told = json.loads(done.out)
-    assert (len(told["added"]), told["refused"]) == (1, {})
-    assert "1 cases were added, 0 left out." in done.err
-
-
-def offer_of(folder: Path) -> CaseOffer:
-    """A case of another patient."""
-    image, labels = phantom(seed=9)
-    write_volume(image, folder / "other.nrrd")
-    write_segmentation(labels, TORSO_CONTRACT.labels, folder / "other.seg.nrrd")
-    return CaseOffer(folder / "other.nrrd", folder / "other.seg.nrrd", "other")

@@ -29,7 +29,7 @@ from FedSegCore.federation.release_messages import (
     write_parcel,
 )
 from FedSegCore.federation.site.folder import SiteFolder
-from FedSegCore.federation.site.joining import join
+from FedSegCore.federation.site.joining import NewSite, join
 from FedSegCore.federation.site.journal_entries import Refused, ReleaseReceived
 from FedSegCore.federation.site.journal_watch import JournalWatch
 from FedSegCore.federation.site.policy import SitePolicy, TrainingLimits, WorkBudget, write_policy
@@ -64,7 +64,7 @@ def publish(
 def member(coordinator: CoordinatorFolder, tmp_path: Path) -> SiteFolder:
     """A site that joined with the coordinator's invitation."""
     invite(coordinator, tmp_path / "invitation.json", tiny_federation(), 10)
-    return join(tmp_path / "north", tmp_path / "invitation.json", "north", policy=tiny_policy()).folder
+    return join(tmp_path / "north", tmp_path / "invitation.json", "north", NewSite(policy=tiny_policy())).folder
 
 
 def code_of(call, kind=FedSegError) -> str:

@@ -26,7 +26,7 @@ from FedSegCore.federation.coordinator.follow import follow_run
 from FedSegCore.federation.coordinator.loopback import LoopbackFederation
 from FedSegCore.federation.coordinator.releasing import delivered, plan_delivery, publish_run
 from FedSegCore.federation.events import EVENTS_FILE, read_events
-from FedSegCore.federation.federated_run import CohortTrainer, run_in_process
+from FedSegCore.federation.federated_run import InProcessTrainer, run_in_process
 from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.process_group import Child, child_environment, stop_trees
 from FedSegCore.federation.site.admission import Admission, forget_node_id, known_node_id
@@ -36,10 +36,11 @@ from FedSegCore.federation.site.cohort_file import load_cohort
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
 from FedSegCore.federation.site.journal_entries import Left, Refused, ReleaseReceived
 from FedSegCore.federation.site.keys import make_site_key, read_public_key, short_fingerprint
-from FedSegCore.federation.site.node import SiteProcesses, SiteState
+from FedSegCore.federation.site.node import SiteProcesses
 from FedSegCore.federation.site.policy import write_policy
 from FedSegCore.federation.site.preflight import first_failure, preflight
 from FedSegCore.federation.site.preflight_machine import Needs
+from FedSegCore.federation.site.status import ProcessesState
 from FedSegCore.federation.state_store import SiteRound
 from FedSegCore.models.release import open_release
 from FedSegCore.volumes.preprocessing import Preprocessing
@@ -65,7 +66,7 @@ def test_real_processes_give_what_one_process_gives(federation: LoopbackFederati
     assert fractions[-1] == 1.0
     assert any("a answered" in stage for _, stage in told)
     trainers = {
-        name: CohortTrainer(name, "CT", load_cohort(folder.cohort, config.preprocessing_of("CT"), CONTRACT))
+        name: InProcessTrainer(name, "CT", load_cohort(folder.cohort, config.preprocessing_of("CT"), CONTRACT))
         for name, folder in federation.site_folders.items()
     }
     same = run_in_process(config, trainers, tmp_path / "in-process", Progress()).groups["CT"]
@@ -142,7 +143,7 @@ def test_a_stranger_without_an_admitted_key_is_refused(
     stranger = SiteProcesses(folder)
     news: list[str] = []
     try:
-        wait_until(lambda: bool(news.extend(stranger.tick()) or stranger.state is SiteState.RETRYING), 30.0)
+        wait_until(lambda: bool(news.extend(stranger.tick()) or stranger.state is ProcessesState.RETRYING), 30.0)
     finally:
         stop_trees(stranger.processes())
     assert any("not admitted" in words for words in news)
@@ -175,7 +176,7 @@ def test_a_site_checks_whether_it_is_admitted_and_disturbs_nobody(
     # a site that runs is asked in another way, which does not take its place
     running = federation.site_folders["a"]
     assert checked(running)[0] == ""
-    assert federation.sites["a"].state is SiteState.CONNECTED
+    assert federation.sites["a"].state is ProcessesState.CONNECTED
     assert len(federation.control.online()) == 2
     with monkeypatch.context() as clock:
         ahead = datetime.now(UTC) + timedelta(seconds=60)
@@ -364,7 +365,7 @@ def test_a_site_that_was_shut_out_says_so_and_ends(
     site = federation.sites["a"]
     (admitted,) = [known for known in federation.coordinator.sites() if known.name == "a"]
     federation.control.remove(admitted)
-    wait_until(lambda: site.state is SiteState.ENDED, 30.0, federation)
+    wait_until(lambda: site.state is ProcessesState.ENDED, 30.0, federation)
     assert site.error is not None
     assert site.error.code == "site.expelled"
 

@@ -17,8 +17,9 @@ from FedSegCore.federation.coordinator.runs import ControlClient
 from FedSegCore.federation.coordinator.service import CoordinatorProcesses
 from FedSegCore.federation.coordinator.superlink import listening_on_all_versions
 from FedSegCore.federation.process_group import free_ports, stop_trees
-from FedSegCore.federation.site.joining import Joined, join
-from FedSegCore.federation.site.node import SiteProcesses, SiteState
+from FedSegCore.federation.site.joining import Joined, NewSite, join
+from FedSegCore.federation.site.node import SiteProcesses
+from FedSegCore.federation.site.status import ProcessesState
 
 Wait = Callable[..., None]
 
@@ -62,9 +63,9 @@ class Enrolled:
     def join(self, name: str, **more: object) -> Joined:
         """Join with a new invitation."""
         invite(self.folder, self.root / "invitation.json", tiny_federation(), 1)
-        cohort = self.root / "images" / "cohort.json"
-        file = self.root / "invitation.json"
-        return join(self.root / name, file, name, cohort=cohort, policy=tiny_policy(), **more)
+        new = NewSite(self.root / "images" / "cohort.json", tiny_policy())
+        again = (self.root / name).exists()
+        return join(self.root / name, self.root / "invitation.json", name, None if again else new, **more)
 
     def stop(self) -> None:
         """Leave no process behind."""
@@ -129,11 +130,13 @@ def test_a_site_is_admitted_connects_outlives_a_renewal_and_is_expelled(
             wait_until(lambda at=place: shown_certificate(folder, *at, "renewed.example") == written, 10.0, enrolled)
         # enrolled before the renewal, and connected anew after it
         enrolled.restart(joined)
-        wait_until(lambda: enrolled.site is not None and enrolled.site.state is SiteState.CONNECTED, 60.0, enrolled)
+        wait_until(
+            lambda: enrolled.site is not None and enrolled.site.state is ProcessesState.CONNECTED, 60.0, enrolled
+        )
         assert site.node_id in control.online()
 
         assert expel(folder, control, "north") == site
-        wait_until(lambda: enrolled.site is not None and enrolled.site.state is SiteState.ENDED, 30.0, enrolled)
+        wait_until(lambda: enrolled.site is not None and enrolled.site.state is ProcessesState.ENDED, 30.0, enrolled)
         assert enrolled.site is not None
         assert enrolled.site.error is not None
         assert enrolled.site.error.code == "site.expelled"

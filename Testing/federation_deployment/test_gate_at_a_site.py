@@ -17,6 +17,7 @@ from FedSegCore.federation.messages import RoundOrder, read_introduction, read_r
 from FedSegCore.federation.payload import payload_of
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.journal_entries import Introduced, Left, Refused
+from FedSegCore.federation.site.journal_words import entry_words
 from FedSegCore.federation.site.policy import write_policy
 from FedSegCore.federation.tasks import training_task
 from FedSegCore.federation.tensors import to_record
@@ -102,6 +103,20 @@ def test_epsilon_runs_on_from_the_journal_until_the_limit(served: Served) -> Non
     with_privacy(site)
     train(site, order(PrivacyRules(clip_norm=1.0, noise_multiplier=20.0)))
     assert [entry for entry in entries(site) if isinstance(entry, Left)][-1].epsilon > second.epsilon
+
+
+def test_noise_that_is_turned_on_later_promises_nothing(served: Served) -> None:
+    site, _ = served
+    train(site, order())
+    with_privacy(site, clip_norm=1.0, noise_multiplier=20.0)
+    train(site, order())
+    left = entries(site)[-1]
+    assert isinstance(left, Left)
+    assert (left.noise_multiplier, left.epsilon) == (20.0, None)
+    assert "ε has no bound" in entry_words(left)[1]
+    with_privacy(site, clip_norm=1.0, noise_multiplier=20.0, epsilon_limit=1000.0)
+    assert only_a_code(train(site, order())) == "gate.privacy-spent"
+    assert entries(site)[-1] == Refused(code="gate.privacy-spent", round_number=1, allowed=1000.0)
 
 
 def test_without_its_journal_or_policy_a_site_sends_nothing(served: Served) -> None:

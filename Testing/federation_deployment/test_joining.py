@@ -31,7 +31,7 @@ from FedSegCore.federation.coordinator.renewal import mend, renew
 from FedSegCore.federation.coordinator.runs import ControlClient
 from FedSegCore.federation.join_request import read_request, write_request
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
-from FedSegCore.federation.site.joining import Joined, federation_words, join
+from FedSegCore.federation.site.joining import Joined, NewSite, federation_words, join
 from FedSegCore.federation.site.keys import read_private_key
 from FedSegCore.federation.site.policy import SitePolicy
 from FedSegCore.learning.privacy import METRICS
@@ -133,7 +133,7 @@ def test_the_sites_policy_is_its_own(
     rules = {"minimum_cases": asked, "metrics": list(reversed(METRICS)), "norm_bound": None}
     invite(coordinator, tmp_path / "i", tiny_federation(privacy=rules), 10, NOW)
     own = SitePolicy(privacy=SitePolicy().privacy.model_copy(update={"minimum_cases": 8}))
-    joined = join(tmp_path / "north", tmp_path / "i", "north", policy=own, now=NOW)
+    joined = join(tmp_path / "north", tmp_path / "i", "north", NewSite(policy=own), now=NOW)
     assert joined.folder.policy() == own
     said = " ".join(federation_words(joined.invitation, own))
     assert ("minimum_cases 12 instead of 8" in said) == stricter
@@ -164,6 +164,9 @@ def test_a_site_takes_a_newer_invitation_of_its_own_coordinator_only(
     other = CoordinatorFolder.create(tmp_path / "other", coordinator.settings())
     invite(other, tmp_path / "others", None, 10, LATER)
     assert code_of(lambda: join(site.path, tmp_path / "others", "north", now=LATER), UsageError) == "site.exists"
+    for given in (NewSite(device="cpu"), NewSite(cohort=tmp_path / "c"), NewSite(policy=SitePolicy())):
+        call = lambda given=given: join(site.path, tmp_path / "newer", "north", given, now=LATER)  # noqa: E731
+        assert code_of(call, UsageError) == "site.set-up"
     assert site.invitation() == again.invitation
 
     new = join(site.path, tmp_path / "newer", "north", new_key=True, now=LATER)
@@ -359,6 +362,10 @@ def test_the_commands_of_joining(fedseg: Callable[..., Any], tmp_path: Path) -> 
     assert invited["fingerprint"] in told.err
     assert "[::1]:9443" in told.err
     assert (SiteFolder(site).cohort, SiteFolder(site).policy().privacy.minimum_cases) == (cohort, 1)
+    unused = fedseg("site", "join", file, site, "--name", "north", "--minimum-cases", 1)
+    assert (unused.code, "site.set-up" in unused.err) == (2, True)
+    many = fedseg("site", "join", file, tmp_path / "n", "--name", "n", "--minimum-cases", 100_001)
+    assert (many.code, "policy.minimum-cases" in many.err, (tmp_path / "n").exists()) == (2, True, False)
     fingerprint = json.loads(told.out.splitlines()[-1])["fingerprint"]
     listed = fedseg("coordinator", "requests", coordinator, "--add", site / "join-request.json", "--json")
     (waiting,) = json.loads(listed.out.splitlines()[-1])["requests"]

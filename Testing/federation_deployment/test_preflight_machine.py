@@ -14,6 +14,7 @@ from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 from FedSegCore.federation.invitation import Invitation, write_invitation
 from FedSegCore.federation.process_group import free_ports
 from FedSegCore.federation.site.approval import approve
+from FedSegCore.federation.site.control import change
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.journal_entries import OrderReceived
 from FedSegCore.federation.site.policy import SitePolicy, write_policy
@@ -107,6 +108,12 @@ def test_a_graphics_card_that_is_asked_for_and_absent(own_layers: SiteFolder) ->
         pytest.skip("there is a graphics card here")
     settings = own_layers.settings().model_copy(update={"device": "cuda"})
     own_layers.settings_file.write_text(settings.model_dump_json())
+    assert check(own_layers)["device"].code == "device.unavailable"
+    # what was said since the site was set up holds, as it does for the trainer
+    change(own_layers, device="cpu")
+    assert check(own_layers)["device"].ok
+    own_layers.settings_file.write_text(settings.model_copy(update={"device": "cpu"}).model_dump_json())
+    change(own_layers, device="cuda")
     assert check(own_layers)["device"].code == "device.unavailable"
 
 

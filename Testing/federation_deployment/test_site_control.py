@@ -17,15 +17,14 @@ from gated_site import entries, only_a_code, order, train
 from hypothesis import given
 from hypothesis import strategies as st
 
-from FedSegCore.common.errors import CannotDoHereError, UsageError
+from FedSegCore.common.errors import BadInputError, CannotDoHereError, UsageError
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 from FedSegCore.federation.messages import read_result
 from FedSegCore.federation.site import control
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.journal_entries import CohortRead, ControlChanged, PolicyChanged, Refused
 from FedSegCore.federation.site.node import SiteProcesses
-from FedSegCore.federation.site.policy import SitePolicy
-from FedSegCore.federation.site.policy_watch import change_policy
+from FedSegCore.federation.site.policy import SitePolicy, write_policy
 from FedSegCore.federation.site.schedule import next_change, within
 from FedSegCore.federation.site.state import site_state
 from FedSegCore.federation.site.status import SiteStatus, this_process, write_status
@@ -90,6 +89,11 @@ def test_pause_hours_and_leaving_say_why(site: SiteFolder):
     # who asked for a pause must not be ignored because a file was damaged
     site.control_file.write_text("{")
     assert control.halt_now(site, noon).code == "site.paused"
+    with pytest.raises(BadInputError, match=r"control\.damaged"):
+        control.change(site, device="cpu")
+    assert control.halt_now(site, noon).code == "site.paused"
+    control.pause(site)
+    assert control.read_control(site).paused
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the test listens on a Unix socket")
@@ -147,7 +151,7 @@ def test_a_changed_policy_is_journalled_before_anything_is_answered_under_it(ser
     assert only_a_code(train(site, order())) == "gate.too-few-cases"
     kinds = [entry.kind for entry in entries(site)]
     assert kinds[:2] == ["enrolled", "policy-changed"]
-    change_policy(site, kept)
+    write_policy(site.policy_file, kept)
     train(site, order())
     changed = [entry.minimum_cases for entry in entries(site) if isinstance(entry, PolicyChanged)]
     assert changed == [7, 1]

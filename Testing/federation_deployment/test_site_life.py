@@ -27,8 +27,8 @@ from FedSegCore.federation.site.cohort_index import Consent
 from FedSegCore.federation.site.cohort_store import CohortStore
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
 from FedSegCore.federation.site.journal_entries import Refused
-from FedSegCore.federation.site.node import SiteState
 from FedSegCore.federation.site.state import site_state
+from FedSegCore.federation.site.status import ProcessesState
 
 Wait = Callable[..., None]
 PLANTED = ("Doe", "Jane", "19700131")
@@ -60,7 +60,7 @@ def living(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback
     listed = json.loads(cohort.read_text())
     listed["cases"].append({"case": "c9", "patient": "p9", "image": "Doe^Jane.nii.gz", "labels": "labels0.nii.gz"})
     cohort.write_text(json.dumps(listed))
-    spec = SiteSpec("a", "CT", cohort)
+    spec = SiteSpec("a", cohort)
     folder = tmp_path / "f"
     with LoopbackFederation(folder, "tiny", [spec], threads=1, device="cpu", policy=tiny_policy()) as federation:
         federation.start(Progress())
@@ -110,7 +110,7 @@ def test_a_site_pauses_resumes_and_leaves(living: LoopbackFederation, wait_until
         wait_until(lambda: failed() == ["site.paused"], 90.0, living)
         # told by the site, long before the round's deadline
         assert time.monotonic() - asked < 100.0
-        wait_until(lambda: site.state is SiteState.PAUSED, 60.0, living)
+        wait_until(lambda: site.state is ProcessesState.PAUSED, 60.0, living)
         assert site.processes() == []
         assert not trainer.is_running()
         wait_until(lambda: not living.control.online(), 30.0, living)
@@ -119,7 +119,7 @@ def test_a_site_pauses_resumes_and_leaves(living: LoopbackFederation, wait_until
         control.resume(folder)
         wait_until(lambda: state() == "training", 120.0, living)
         control.leave(folder)
-        wait_until(lambda: site.state is SiteState.ENDED, 60.0, living)
+        wait_until(lambda: site.state is ProcessesState.ENDED, 60.0, living)
         assert site.error is None
         wait_until(lambda: failed() == ["site.paused", "site.left"], 60.0, living)
         assert site_state(folder).words == "This site has left the federation."

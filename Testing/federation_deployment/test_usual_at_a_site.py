@@ -89,6 +89,15 @@ def test_a_few_patients_more_or_less_change_nothing_that_is_told(site, keep):
     assert then.look != first.look
 
 
+def test_a_raised_minimum_holds_for_what_was_told_before(site, keep):
+    keep(0, 1, 2)
+    assert told(site).look.patients == 3
+    with_privacy(site, minimum_cases=5, decimals=3)
+    keep(0, 1, 2, 3, 4)  # neither the numbers of three again, nor five from which those of two could be worked out
+    assert told(site, round_number=2) == CohortUsual(look=None, volumes={})
+    assert len([entry for entry in entries(site) if isinstance(entry, UsualTold)]) == 1
+
+
 def test_what_was_told_is_remembered_by_a_new_process_without_a_patients_id(site, keep, tmp_path_factory):
     keep(0, 1, 2)
     first = told(site)

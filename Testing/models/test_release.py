@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from safetensors.numpy import load_file
 
 from FedSegCore.common.errors import BadInputError
-from FedSegCore.models.card import card_schema
+from FedSegCore.common.files import sha256_of
+from FedSegCore.models import release as release_module
 from FedSegCore.models.release import choose_release, list_releases, open_release, publish_release
 from FedSegCore.models.signing import public_key_of, public_key_to_pem
 from FedSegCore.networks.config import NetworkConfig
@@ -145,6 +146,27 @@ def test_a_person_chooses_by_modality_name_or_id(tmp_path: Path, key: Ed25519Pri
         choose_release(tmp_path, "CT", "demo-CT-v2")
     assert caught.value.code == "release.file-unusable"
     assert choose_release(tmp_path, "CT").id == "demo-CT-v1"
+
+
+def test_only_the_weights_of_the_release_that_is_chosen_are_read(
+    tmp_path: Path, key: Ed25519PrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [publish_release(tmp_path, card_fields(), make_weights(), key) for _ in range(3)]
+    read: list[str] = []
+
+    def watched(path: Path) -> str:
+        read.append(path.parent.name)
+        return sha256_of(path)
+
+    monkeypatch.setattr(release_module, "sha256_of", watched)
+    assert choose_release(tmp_path, "CT").id == "demo-CT-v3"
+    assert choose_release(tmp_path, "CT", "demo-CT-v1", card_only=True).id == "demo-CT-v1"
+    assert read == ["demo-CT-v3"]
+    # the next one where the newest was changed; with its card alone nobody can use it
+    (paths[2] / "weights.safetensors").write_bytes(b"changed")
+    assert choose_release(tmp_path, "CT").id == "demo-CT-v2"
+    with pytest.raises(BadInputError, match=r"release\.weights-changed"):
+        choose_release(tmp_path, "CT", card_only=True).weights()
 
 
 def test_trust_is_only_claimed_for_keys_the_caller_gave(release: Path, key: Ed25519PrivateKey) -> None:
@@ -289,13 +311,3 @@ def test_nothing_is_written_when_publishing_fails(tmp_path: Path, key: Ed25519Pr
             publish_release(tmp_path / "releases", fields, weights, key)
         assert caught.value.code == code
     assert list(tmp_path.rglob("*")) in ([], [tmp_path / "releases"])
-
-
-def test_the_schema_lets_other_programs_check_a_card(release: Path) -> None:
-    schema = card_schema()
-    card = json.loads((release / "card.json").read_bytes())
-    assert schema["additionalProperties"] is False
-    assert set(card) == set(schema["properties"])
-    assert {"name", "version", "modalities", "contract", "network", "weights_sha256"} <= set(schema["required"])
-    assert schema["properties"]["format_version"]["const"] == 1
-    json.dumps(schema)

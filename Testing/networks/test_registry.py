@@ -6,7 +6,7 @@ import torch
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.networks.padding import forward_padded, padded_size
-from FedSegCore.networks.registry import build_network, network_names, parameter_count, size_multiple
+from FedSegCore.networks.registry import build_network, parameter_count, size_multiple
 
 
 def config(name="unet", dimensions=2, **fields):
@@ -103,7 +103,3 @@ def test_same_seed_same_weights():
         torch.manual_seed(3)
         states.append(build_network(config()).state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
-def test_default_network_is_listed():
-    assert network_names()[0] == "unet"

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, UsageError
 from FedSegCore.common.files import write_text
+from FedSegCore.common.names import Name
 from FedSegCore.federation.addresses import address_of
 from FedSegCore.federation.coordinator.certificates import make_authority, make_server_certificate
 from FedSegCore.federation.private_files import keep_secret, private_folder
@@ -34,7 +35,7 @@ class CoordinatorSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    federation: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+    federation: Name
     hosts: Annotated[tuple[str, ...], Field(min_length=1)]
     fleet_host: str = "0.0.0.0"  # noqa: S104 - hospitals dial in; only the Fleet API is offered there
     fleet_port: Port = 9443

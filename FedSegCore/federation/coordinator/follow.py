@@ -11,7 +11,7 @@ from FedSegCore.common.files import write_text
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
-from FedSegCore.federation.coordinator.runs import NOT_RUNNING, REFUSED, ControlClient
+from FedSegCore.federation.coordinator.runs import NOT_RUNNING, REFUSED, ControlClient, RunStatus
 from FedSegCore.federation.events import EVENTS_FILE
 from FedSegCore.federation.initial_model import check_pretrained, write_initial_models
 from FedSegCore.federation.log_tail import LogTail
@@ -106,25 +106,18 @@ def follow_run(
         CannotDoHereError: ``run.failed`` or ``run.stopped``; ``coordinator.not-running`` after a minute's outage.
     """
     follower = RunFollower(run_folder, progress)
-    answered = time.monotonic()
-    while True:
-        try:
-            tick()
-            follower.tick()
-            status = control.status(run_id)
-        except CancelledError:
-            with contextlib.suppress(CannotDoHereError):
-                control.stop(run_id)
-            raise
-        except CannotDoHereError as error:
-            if error.code not in (NOT_RUNNING, REFUSED) or time.monotonic() - answered > _OUTAGE_S:
-                raise
-        else:
-            answered = time.monotonic()
-            if status.finished:
-                follower.tick()
-                break
-        time.sleep(_POLL_S)
+
+    def look() -> None:
+        tick()
+        follower.tick()
+
+    try:
+        status = _last_status(control, run_id, look)
+    except CancelledError:
+        with contextlib.suppress(CannotDoHereError):
+            control.stop(run_id)
+        raise
+    follower.tick()
     if status.outcome == "stopped":
         raise CannotDoHereError("run.stopped", "The run was stopped.", "Start it again to go on with its next round.")
     if status.outcome != "completed":
@@ -133,3 +126,20 @@ def follow_run(
             f"The run failed: {status.details or 'no reason was given'}.",
             "Read logs/superexec.log in the coordinator's folder; start it again to go on with its next round.",
         )
+
+
+def _last_status(control: ControlClient, run_id: int, look: Callable[[], None]) -> RunStatus:
+    """Return how a run stands once it has ended, looking after it meanwhile; outages of a minute are borne."""
+    answered = time.monotonic()
+    while True:
+        try:
+            look()
+            status = control.status(run_id)
+        except CannotDoHereError as error:
+            if error.code not in (NOT_RUNNING, REFUSED) or time.monotonic() - answered > _OUTAGE_S:
+                raise
+        else:
+            answered = time.monotonic()
+            if status.finished:
+                return status
+        time.sleep(_POLL_S)

@@ -21,8 +21,9 @@ from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.private_files import private_folder
 from FedSegCore.federation.process_group import free_ports, stop_trees
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
-from FedSegCore.federation.site.node import SiteProcesses, SiteState
+from FedSegCore.federation.site.node import SiteProcesses
 from FedSegCore.federation.site.policy import SitePolicy, WorkBudget
+from FedSegCore.federation.site.status import ProcessesState
 
 _CONNECT_LIMIT_S = 120.0
 _TICK_S = 0.2
@@ -44,12 +45,10 @@ class SiteSpec:
 
     Attributes:
         name: the site's name.
-        modality: DICOM modality code of its cases.
         cohort_file: its cohort file; see ``site.cohort_file``.
     """
 
     name: str
-    modality: str
     cohort_file: Path
 
 
@@ -141,7 +140,7 @@ class LoopbackFederation:
             failed = next((site.error for site in self.sites.values() if site.error is not None), None)
             if failed is not None:
                 raise failed
-            connected = sum(site.state is SiteState.CONNECTED for site in self.sites.values())
+            connected = sum(site.state is ProcessesState.CONNECTED for site in self.sites.values())
             progress.update(connected / len(self.sites), f"{connected} of {len(self.sites)} sites are connected")
             if connected == len(self.sites):
                 return

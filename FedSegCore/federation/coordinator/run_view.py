@@ -9,7 +9,7 @@ from typing import Any, Literal
 from FedSegCore.federation.events import EVENTS_FILE
 from FedSegCore.federation.log_tail import LogTail
 
-SiteState = Literal["here", "asked", "answered", "late", "failed", "resting", "paused", "away", "refused"]
+Standing = Literal["here", "asked", "answered", "late", "failed", "resting", "paused", "away", "refused"]
 GroupStage = Literal["waiting", "training", "between", "ended"]
 RunStage = Literal["starting", "running", "finished", "failed"]
 
@@ -17,7 +17,7 @@ Event = Mapping[str, Any]
 
 LATE = "site.late"
 
-_STATES: Mapping[str, SiteState] = {LATE: "late", "site.paused": "paused", "site.left": "paused"}
+_STATES: Mapping[str, Standing] = {LATE: "late", "site.paused": "paused", "site.left": "paused"}
 """Codes of an answer that tell more than that it failed."""
 
 
@@ -43,13 +43,13 @@ class SiteView:
     modality: str = ""
     training_cases: int = 0
     group: str = ""
-    state: SiteState = "here"
+    state: Standing = "here"
     code: str = ""
     since: float = 0.0
     answered: int = 0
     last_answer: float = 0.0
 
-    def turn(self, state: SiteState, time: float, code: str = "") -> None:
+    def turn(self, state: Standing, time: float, code: str = "") -> None:
         """Note a new state."""
         self.state, self.since, self.code = state, time, code
 

@@ -1,6 +1,6 @@
 """The coordinator's calls on its SuperLink: runs and sites, over the Control API on loopback."""
 
-import os
+import ssl
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,6 @@ from FedSegCore.common.progress import Progress
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.coordinator.folder import AdmittedSite, CoordinatorFolder
 from FedSegCore.federation.coordinator.superlink import CONTROL_HEADER
-from FedSegCore.federation.process_group import without_proxy
 from FedSegCore.federation.site.keys import public_key_fingerprint, read_public_key
 
 NOT_RUNNING = "coordinator.not-running"
@@ -66,6 +65,19 @@ class _SecretHeader:
         return call_next(context)
 
 
+class _DirectClient(ControlHttpClient):
+    """Flower's client, which would obey the variables that name proxies even for loopback."""
+
+    _client: httpx.Client
+
+    def __init__(
+        self, base_url: str, *, verify: ssl.SSLContext | bool | str = True, timeout: float = 30.0, **more: Any
+    ) -> None:
+        super().__init__(base_url, verify=verify, timeout=timeout, **more)
+        self._client.close()
+        self._client = httpx.Client(verify=verify, timeout=timeout, trust_env=False)
+
+
 class ControlClient:
     """Starts, follows and stops runs, admits and removes sites.
 
@@ -78,9 +90,7 @@ class ControlClient:
 
     def __init__(self, folder: CoordinatorFolder) -> None:
         self._folder = folder
-        # Flower's client obeys the proxy variables even for loopback; of the two names the one in lower case counts.
-        os.environ["NO_PROXY"] = os.environ["no_proxy"] = without_proxy(os.environ)
-        self._client = ControlHttpClient.from_server_address(
+        self._client = _DirectClient.from_server_address(
             server_address=f"127.0.0.1:{folder.settings().control_port}",
             insecure=False,
             root_certificates=folder.authority_certificate.read_bytes(),

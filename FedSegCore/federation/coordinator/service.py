@@ -7,10 +7,8 @@ from filelock import FileLock, Timeout
 
 from FedSegCore.common.errors import CannotDoHereError
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
+from FedSegCore.federation.events import RUNS_VARIABLE
 from FedSegCore.federation.process_group import Child, Restarts, child_environment, stop_trees
-
-RUNS_VARIABLE = "FEDSEG_RUNS"
-"""Environment variable by which a server app finds the coordinator's folder of runs."""
 
 _NAMES = ("superlink", "superexec")
 

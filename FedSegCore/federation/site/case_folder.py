@@ -20,7 +20,7 @@ _LABELS = re.compile(r"(?P<name>.+?)(\.seg|[_-]seg|[_-]labels?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class ImageLeftOut:
     """An image that did not become a case: its name, a stable code, and why in words."""
 
     name: str
@@ -38,7 +38,7 @@ class FolderTaken:
     """
 
     added: tuple[StoredCase, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[ImageLeftOut, ...]
 
 
 def pairs_in(folder: Path) -> dict[str, tuple[Path, Path]]:
@@ -85,13 +85,13 @@ def add_folder(
     """
     pairs = pairs_in(folder)
     added: list[StoredCase] = []
-    left_out: list[LeftOut] = []
+    left_out: list[ImageLeftOut] = []
     for number, (name, (image, labels)) in enumerate(pairs.items()):
         progress.update(number / len(pairs), f"case {number + 1} of {len(pairs)}")
         offer = replace(like, image=image, labels=labels, patient=name, title=image.name)
         try:
             added.append(store.add(offer, consent))
         except BadInputError as error:
-            left_out.append(LeftOut(name, error.code, f"{error.what} {error.remedy}"))
+            left_out.append(ImageLeftOut(name, error.code, f"{error.what} {error.remedy}"))
     progress.update(1.0, "done")
     return FolderTaken(tuple(added), tuple(left_out))

@@ -7,7 +7,7 @@ from pathlib import Path
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.site.case_checks import ACCEPTABLE, CaseFinding, check_case, voxel_digest
 from FedSegCore.federation.site.case_labels import Naming, match_labels, segments_of
-from FedSegCore.federation.site.cohort_index import CohortIndex, Role
+from FedSegCore.federation.site.cohort_index import MOST_PATIENT, CohortIndex, Role
 from FedSegCore.volumes.labels import LabelContract
 from FedSegCore.volumes.modality import detect_modality
 from FedSegCore.volumes.preparation import labels_on
@@ -92,8 +92,15 @@ def check_offer(offer: CaseOffer, index: CohortIndex, contract: LabelContract) -
         contract: the federation's labels.
 
     Raises:
-        BadInputError: a file cannot be read or the labels lie elsewhere (``image.*``, ``labels.*``).
+        BadInputError: a file cannot be read or the labels lie elsewhere (``image.*``, ``labels.*``);
+            ``store.patient``: the patient has no id that can be kept.
     """
+    if not offer.patient.strip() or len(offer.patient) > MOST_PATIENT:
+        raise BadInputError(
+            "store.patient",
+            "A case needs your id of its patient.",
+            f"Give one of at most {MOST_PATIENT} letters; it stays in the site's store.",
+        )
     image = read_volume(offer.image, modality=offer.modality)
     naming = {**index.naming, **offer.naming}
     matched = match_labels(read_label_map(offer.labels), segments_of(offer.labels), contract, naming)

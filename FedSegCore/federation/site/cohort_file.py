@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.progress import Progress
+from FedSegCore.common.validation import Location, problems_of
 from FedSegCore.learning.case import CaseOnDisk, TrainingCase
 from FedSegCore.learning.cohort import Cohort
 from FedSegCore.volumes.labels import LabelContract, SiteLabelMapping
@@ -94,13 +95,13 @@ def read_cohort_file(path: Path) -> CohortDescription:
             "cohort.unreadable", "The cohort file cannot be read.", "Choose the cohort again."
         ) from error
     except ValidationError as error:
-        problems = "; ".join(f"{_place(e['loc'])}: {e['msg']}" for e in error.errors()[:5])
+        problems = problems_of(error, 5, _place)
         raise BadInputError(
             "cohort.invalid", f"The cohort file is wrong: {problems}.", "Correct the named entries."
         ) from error
 
 
-def _place(location: tuple[int | str, ...]) -> str:
+def _place(location: Location) -> str:
     """Return where an entry stands; names that are none of ours, which may be anybody's, as ``…``."""
     known = {*CohortDescription.model_fields, *CohortCase.model_fields, *SiteLabelMapping.model_fields}
     return ".".join(str(part) if isinstance(part, int) or part in known else "…" for part in location) or "file"

@@ -5,10 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from FedSegCore.common.errors import UsageError
 from FedSegCore.volumes.labels import LabelContract
 
 CaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Role = Literal["train", "validation"]
+
+MOST_NAME = 128
+"""Letters of a name of who consents."""
+MOST_PATIENT = 256
+"""Letters of a site's id of a patient."""
 
 VALIDATION_SHARE = 0.2
 """Share of a store's patients that are scored on and not trained on, unless a person says otherwise."""
@@ -25,9 +31,21 @@ class Consent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    by: Annotated[str, Field(min_length=1, max_length=128)]
+    by: Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
     given: date
     revoked: date | None = None
+
+
+def consent_of(by: str, given: date | None = None) -> Consent:
+    """Return a new consent, of today unless ``given`` says another day; raises UsageError ``store.consent-name``."""
+    name = by.strip()
+    if not 1 <= len(name) <= MOST_NAME:
+        raise UsageError(
+            "store.consent-name",
+            "A consent needs the name of who gives or records it.",
+            f"Give one of at most {MOST_NAME} letters.",
+        )
+    return Consent(by=name, given=given or date.today())
 
 
 class StoredCase(BaseModel):
@@ -50,7 +68,7 @@ class StoredCase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     case: CaseId
-    patient: Annotated[str, Field(min_length=1, max_length=256)]
+    patient: Annotated[str, Field(min_length=1, max_length=MOST_PATIENT)]
     pseudonym: Annotated[str, Field(pattern=r"^p-[0-9a-f]{16}$")]
     title: Annotated[str, Field(max_length=512)]
     role: Role

@@ -5,9 +5,10 @@ contract's numbers) and thumbnail; ``store/cohort.json`` is what the trainer rea
 """
 
 import json
+import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -16,13 +17,13 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, UsageError
-from FedSegCore.common.files import whole_folder, write_text
+from FedSegCore.common.files import remove_unfinished, whole_folder, write_text
 from FedSegCore.federation.private_files import private_folder, write_private
 from FedSegCore.federation.site.case_checks import CaseFinding, check_case, voxel_digest
 from FedSegCore.federation.site.case_intake import CaseOffer, CaseRefusedError, CheckedCase, check_offer
 from FedSegCore.federation.site.case_labels import Naming
 from FedSegCore.federation.site.cohort_file import CohortCase, CohortDescription
-from FedSegCore.federation.site.cohort_index import CohortIndex, Consent, StoredCase
+from FedSegCore.federation.site.cohort_index import CohortIndex, Consent, StoredCase, consent_of
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.journal_entries import CaseAdded, CaseRemoved, ConsentGiven, ConsentRevoked
 from FedSegCore.reporting.overlays import overlay_png
@@ -33,6 +34,7 @@ from FedSegCore.volumes.writing import write_volume
 
 IMAGE, LABELS, THUMBNAIL = "image.nrrd", "labels.nrrd", "thumbnail.png"
 _LOCK_S = 30.0
+_CASE = re.compile(r"[0-9a-f]{16}")
 
 
 class CohortStore:
@@ -103,56 +105,78 @@ class CohortStore:
         """
         return check_offer(offer, self.index(), self.contract())
 
-    def add(self, offer: CaseOffer, consent: Consent | None = None) -> StoredCase:
+    def add(
+        self,
+        offer: CaseOffer,
+        consent: Consent | None = None,
+        report: Callable[[CheckedCase], None] | None = None,
+    ) -> StoredCase:
         """Check a case and copy it into the store; without consent it waits there and is not used.
+
+        Args:
+            offer: the case.
+            consent: to training on it.
+            report: called with what was found, also where that keeps the case out.
 
         Raises:
             CaseRefusedError: what was found keeps it out.
-            UsageError: ``store.own-cohort``: the site trains on a cohort file of its own.
+            UsageError: ``store.own-cohort``: the site trains on a cohort file of its own; ``store.consent-name``.
             BadInputError: as ``check``.
             CannotDoHereError: it cannot be written.
         """
         self._require_own()
+        if consent is not None:
+            consent = consent_of(consent.by, consent.given)
         with self._locked():
             checked = self.check(offer)
+            if report is not None:
+                report(checked)
             if checked.refused:
                 raise CaseRefusedError(checked.refused)
-            index, contract = self.index(), self.contract()
-            known = {case.patient: case.pseudonym for case in index.cases}
-            case = StoredCase(
-                case=secrets.token_hex(8),
-                patient=offer.patient,
-                pseudonym=known.get(offer.patient) or f"p-{secrets.token_hex(8)}",
-                title=(offer.title or offer.image.name)[:512],
-                role=checked.role,
-                annotated=tuple(label.name for label in contract.labels if label.value in checked.annotated),
-                added=date.today(),
-                sha256=checked.sha256,
-                labels_sha256=voxel_digest(checked.labels),
-                accepted=checked.accepted,
-            )
-            self._write_case(case.case, checked, contract)
-            changes = {
-                "modality": checked.image.modality,
-                "contract": contract,
-                "naming": {**index.naming, **offer.naming},
-                "cases": (*index.cases, case),
-            }
-            self._save(index.model_copy(update=changes))
-            self._folder.journal.append(CaseAdded(case=case.case))
+            case = self._take_in(offer, checked)
         return case if consent is None else self.consent(case.case, consent.by, consent.given)
+
+    def _take_in(self, offer: CaseOffer, checked: CheckedCase) -> StoredCase:
+        index, contract = self.index(), self.contract()
+        known = {case.patient: case.pseudonym for case in index.cases}
+        case = StoredCase(
+            case=secrets.token_hex(8),
+            patient=offer.patient,
+            pseudonym=known.get(offer.patient) or f"p-{secrets.token_hex(8)}",
+            title=(offer.title or offer.image.name)[:512],
+            role=checked.role,
+            annotated=tuple(label.name for label in contract.labels if label.value in checked.annotated),
+            added=date.today(),
+            sha256=checked.sha256,
+            labels_sha256=voxel_digest(checked.labels),
+            accepted=checked.accepted,
+        )
+        changes = {
+            "modality": checked.image.modality,
+            "contract": contract,
+            "naming": {**index.naming, **offer.naming},
+            "cases": (*index.cases, case),
+        }
+        self._write_case(case.case, checked, contract)
+        try:
+            self._folder.journal.append(CaseAdded(case=case.case))
+            self._save(index.model_copy(update=changes))
+        except BaseException:
+            shutil.rmtree(self._case_folder(case.case), ignore_errors=True)
+            raise
+        return case
 
     def consent(self, case_id: str, by: str, given: date | None = None) -> StoredCase:
         """Note the consent to train on a case: it takes part from the next round on.
 
         Raises:
-            UsageError: ``store.no-such-case``, ``store.consent``: there is consent already, or no name was given.
+            UsageError: ``store.no-such-case``, ``store.consent``: there is consent already, ``store.consent-name``.
         """
+        agreed = consent_of(by, given)
         with self._locked():
             case = self.case(case_id)
-            if case.consented or not by.strip():
-                raise UsageError("store.consent", "There is consent already, or no name.", "Say who consented.")
-            agreed = Consent(by=by.strip()[:128], given=given or date.today())
+            if case.consented:
+                raise UsageError("store.consent", "There is consent already.", "List the site's cases.")
             # nothing is used that the journal does not know of
             self._folder.journal.append(ConsentGiven(case=case_id))
             return self._replace(case.model_copy(update={"consents": (*case.consents, agreed)}))
@@ -177,13 +201,15 @@ class CohortStore:
 
         Raises:
             UsageError: ``store.no-such-case``.
+            BadInputError: ``journal.*``: the case stays as it is, and can be removed once the journal is mended.
             CannotDoHereError: ``store.not-deleted``.
         """
         with self._locked():
             case = self.case(case_id)
             index = self.index()
-            self._save(index.model_copy(update={"cases": tuple(kept for kept in index.cases if kept != case)}))
+            # first of all: a case that the index has forgotten could not be removed a second time
             self._folder.journal.append(CaseRemoved(case=case_id))
+            self._save(index.model_copy(update={"cases": tuple(kept for kept in index.cases if kept != case)}))
             try:
                 shutil.rmtree(self._case_folder(case_id))
             except FileNotFoundError:
@@ -192,7 +218,7 @@ class CohortStore:
                 raise CannotDoHereError(
                     "store.not-deleted",
                     "The case is used no more, but its copy could not be deleted.",
-                    "Close what uses the site's store, then delete the case's folder in store/cases.",
+                    "Close what uses the site's store: the copy goes when its cases are changed the next time.",
                 ) from error
 
     def check_stored(self, case_id: str) -> tuple[CaseFinding, ...]:
@@ -244,11 +270,24 @@ class CohortStore:
         private_folder(self._folder.store / "cases")
         try:
             with FileLock(self._folder.store / "lock", timeout=_LOCK_S, mode=0o600, is_singleton=True):
+                self._sweep()
                 yield
         except Timeout as error:
             raise CannotDoHereError(
                 "store.busy", "Another program is changing the site's cases.", "Wait until it is done."
             ) from error
+
+    def _sweep(self) -> None:
+        """Delete what processes that were killed have left: half-written files, and copies that no index knows."""
+        cases = self._folder.store / "cases"
+        remove_unfinished(self._folder.store)
+        remove_unfinished(cases)
+        if not self._index_file.exists():
+            return  # where it was lost, it may be restored
+        known = {case.case for case in self.index().cases}
+        for copy in cases.iterdir():
+            if _CASE.fullmatch(copy.name) and copy.name not in known:
+                shutil.rmtree(copy, ignore_errors=True)
 
     def _write_case(self, case_id: str, checked: CheckedCase, contract: LabelContract) -> None:
         try:

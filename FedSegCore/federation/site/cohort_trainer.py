@@ -5,7 +5,7 @@ import logging
 from FedSegCore.common.files import sha256_of
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.site.cohort_file import load_cohort, read_cohort_file
-from FedSegCore.federation.site.control import known_control
+from FedSegCore.federation.site.control import wanted_device
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.journal_entries import CohortRead
 from FedSegCore.federation.trainer_port import SiteDescription
@@ -33,7 +33,7 @@ class CohortTrainer:
     def __init__(self, folder: SiteFolder) -> None:
         self._folder = folder
         self._site = folder.settings().name
-        self._device = choose_device(known_control(folder).device or folder.settings().device)
+        self._device = choose_device(wanted_device(folder))
         self._cohort: tuple[tuple[Preprocessing, LabelContract, str], Cohort] | None = None
         self._trainer: LocalTrainer | None = None
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, FedSegError, UsageError
 from FedSegCore.common.files import write_text
+from FedSegCore.common.validation import problems_of
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.journal_entries import ControlChanged
 from FedSegCore.federation.site.schedule import Hours, next_change, within
@@ -98,6 +99,11 @@ def known_control(folder: SiteFolder) -> Control:
         return Control()
 
 
+def wanted_device(folder: SiteFolder) -> Literal["auto", "cpu", "cuda"]:
+    """Return where the trainer shall compute: as it was said last, else as the site was set up."""
+    return known_control(folder).device or folder.settings().device
+
+
 def halt_now(folder: SiteFolder, now: datetime | None = None) -> Halt | None:
     """Return why the site takes no part at ``now`` (local time; the clock's by default), None if it does.
 
@@ -120,8 +126,9 @@ def halt_now(folder: SiteFolder, now: datetime | None = None) -> Halt | None:
 
 def pause(folder: SiteFolder) -> None:
     """Take part in nothing until resumed: a round in training is given up within seconds, and the server told so."""
-    if not known_control(folder).paused:
-        change(folder, paused=True)
+    control = known_control(folder)
+    if not control.paused:
+        _keep(folder, control.model_copy(update={"paused": True}))
         folder.journal.append(ControlChanged(what="paused"))
 
 
@@ -134,7 +141,7 @@ def resume(folder: SiteFolder) -> None:
     control = known_control(folder)
     if control.leaving:
         raise _has_left()
-    change(folder, paused=False)
+    _keep(folder, control.model_copy(update={"paused": False}))
     folder.journal.append(ControlChanged(what="resumed"))
 
 
@@ -143,13 +150,15 @@ def change(folder: SiteFolder, **wanted: Any) -> Control:
 
     Raises:
         UsageError: ``options.invalid``.
+        BadInputError: ``control.damaged``: a pause that cannot be read stays one.
     """
+    before = read_control(folder)
     try:
-        control = Control.model_validate({**known_control(folder).model_dump(), **wanted})
+        control = Control.model_validate({**before.model_dump(), **wanted})
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+        wrong = problems_of(error)
         raise UsageError("options.invalid", f"This is not possible: {wrong}.", "See --help of this command.") from error
-    write_text(folder.control_file, control.model_dump_json(indent=2) + "\n", private=True)
+    _keep(folder, control)
     return control
 
 
@@ -158,8 +167,9 @@ def leave(folder: SiteFolder) -> None:
 
     The key stays until ``forget``; only the coordinator can take it off its list.
     """
-    if not known_control(folder).leaving:
-        change(folder, leaving=True)
+    control = known_control(folder)
+    if not control.leaving:
+        _keep(folder, control.model_copy(update={"leaving": True}))
         folder.journal.append(ControlChanged(what="leaving"))
 
 
@@ -191,6 +201,10 @@ def forget(folder: SiteFolder) -> tuple[str, ...]:
             "Close programs that use its folder, then do it again.",
         ) from error
     return tuple(sorted(path.name for path in folder.path.iterdir()))
+
+
+def _keep(folder: SiteFolder, control: Control) -> None:
+    write_text(folder.control_file, control.model_dump_json(indent=2) + "\n", private=True)
 
 
 def _has_left() -> UsageError:

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.common.files import sha256_of, write_text
+from FedSegCore.common.names import Name
+from FedSegCore.federation.addresses import ADDRESS_PATTERN
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.invitation import Invitation, open_invitation
 from FedSegCore.federation.private_files import keep_secret, private_folder, write_private
@@ -42,8 +44,8 @@ class SiteSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
-    coordinator: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}$")]
+    name: Name
+    coordinator: Annotated[str, Field(pattern=ADDRESS_PATTERN)]
     cohort: Path = STORE_COHORT
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None

@@ -143,15 +143,15 @@ class GatedTrainer:
         if usual is None or not (usual.look or usual.volumes):
             return out
         told = self._usual_memory.steady(usual, self._trainer.measured(task), rules.minimum_cases, task)
-        subjects = [*told.volumes.values(), *([] if told.look is None else [told.look])]
-        self._folder.journal.append(
-            UsualTold(
-                round_number=request.round_number,
-                volumes=len(told.volumes),
-                look=told.look is not None,
-                fewest_patients=min(one.patients for one in subjects),
+        if subjects := [*told.volumes.values(), *([] if told.look is None else [told.look])]:
+            self._folder.journal.append(
+                UsualTold(
+                    round_number=request.round_number,
+                    volumes=len(told.volumes),
+                    look=told.look is not None,
+                    fewest_patients=min(one.patients for one in subjects),
+                )
             )
-        )
         return replace(out, result=replace(out.result, usual=told))
 
     def _with_own_gin(self, task: TrainingTask, round_number: int) -> TrainingTask:
@@ -163,23 +163,17 @@ class GatedTrainer:
         return chosen
 
     def _epsilon(self, rules: PrivacyRules) -> float | None:
-        """Return ε with the round to come, before any time is spent on training it."""
+        """Return ε with the round to come, before any time is spent on training it; None without noise in it.
+
+        Infinite where a round left without noise before: these patients' updates were not protected then.
+        """
         if rules.noise_multiplier is None:
             return None
-        before = [
-            line.entry.noise_multiplier
-            for line in self._folder.journal.lines()
-            if isinstance(line.entry, Left) and line.entry.noise_multiplier is not None
-        ]
+        lines = self._folder.journal.lines()
+        before = [line.entry.noise_multiplier for line in lines if isinstance(line.entry, Left)]
         epsilon = running_epsilon([*before, rules.noise_multiplier], rules.delta)
         if rules.epsilon_limit is not None and not epsilon <= rules.epsilon_limit:
-            raise PolicyError(
-                "gate.privacy-spent",
-                f"Another round would raise ε to {epsilon:.2f}.",
-                "The site has given what its policy allows; it leaves the federation.",
-                epsilon,
-                rules.epsilon_limit,
-            )
+            raise _spent(epsilon, rules.epsilon_limit)
         return epsilon
 
     def _facts(self, policy: SitePolicy, task: TrainingTask) -> GateFacts:
@@ -194,6 +188,24 @@ class GatedTrainer:
             pseudonym=lambda case: pseudonym(secret, case),
             generator=np.random.default_rng(),
         )
+
+
+def _spent(epsilon: float, limit: float) -> PolicyError:
+    if math.isinf(epsilon):
+        return PolicyError(
+            "gate.privacy-spent",
+            "Updates of this site left without noise before, so ε has no bound.",
+            "Take epsilon_limit out of policy.json to add noise from now on without a promise of ε.",
+            epsilon,
+            limit,
+        )
+    return PolicyError(
+        "gate.privacy-spent",
+        f"Another round would raise ε to {epsilon:.2f}.",
+        "The site has given what its policy allows; it leaves the federation.",
+        epsilon,
+        limit,
+    )
 
 
 def pseudonym(secret: bytes, case: str) -> str:
@@ -238,5 +250,5 @@ def _left(out: Outgoing, rules: PrivacyRules, round_number: int, epsilon: float 
         clipped=out.clipped,
         noise_multiplier=rules.noise_multiplier,
         delta=rules.delta if noisy else None,
-        epsilon=epsilon,
+        epsilon=_finite(epsilon),
     )

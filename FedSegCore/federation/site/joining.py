@@ -4,12 +4,12 @@ import datetime as dt
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.common.files import sha256_of
+from FedSegCore.common.validation import problems_of
 from FedSegCore.federation.invitation import Invitation, read_invitation
 from FedSegCore.federation.join_request import make_request, write_request
 from FedSegCore.federation.private_files import private_folder, write_private
@@ -43,14 +43,27 @@ class Joined:
     again: bool
 
 
+@dataclass(frozen=True)
+class NewSite:
+    """What a new site is set up with; one that is there already keeps what it has.
+
+    Attributes:
+        cohort: a cohort file; None: the site's own store, filled with 'fedseg site cohort'.
+        policy: the federation's rules never change it, both hold in every round; None: the usual one.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``; None: ``"auto"``.
+    """
+
+    cohort: Path | None = None
+    policy: SitePolicy | None = None
+    device: str | None = None
+
+
 def join(
     path: Path,
     invitation_file: Path,
     name: str,
+    new: NewSite | None = None,
     *,
-    cohort: Path | None = None,
-    policy: SitePolicy | None = None,
-    device: str = "auto",
     address: str | None = None,
     coordinator_fingerprint: str | None = None,
     new_key: bool = False,
@@ -62,38 +75,41 @@ def join(
         path: the site's folder.
         invitation_file: the file that the coordinator sent.
         name: the site's name in the federation.
-        cohort: a cohort file; None: the site's own store, filled with 'fedseg site cohort'.
-        policy: of a new site; the federation's rules never change it, both hold in every round.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        new: what a new site is set up with.
         address: which of the invitation's addresses to use; the first by default.
-        coordinator_fingerprint: as heard by telephone; None trusts the file as it came (``Joined.compared`` is False).
+        coordinator_fingerprint: as heard by telephone; None: it is not compared.
         new_key: give a site that was shut out a new key; a key is admitted once only.
         now: the machine's time by default.
 
     Raises:
-        BadInputError: ``invitation.*`` (``invitation.other-coordinator``: the fingerprint differs,
-            ``invitation.older``: the site has a newer one).
-        UsageError: ``site.exists``, ``site.settings``, ``site.address``.
+        BadInputError: ``invitation.*``; ``invitation.other-coordinator``: the fingerprint differs.
+        UsageError: ``site.exists``, ``site.settings``, ``site.address``; ``site.set-up``: ``new``, and it is there.
         CannotDoHereError: the folder cannot be made private.
     """
     invitation = read_invitation(invitation_file, now)
     compared = _compare(invitation, coordinator_fingerprint)
     site = SiteFolder(path.absolute())
     again = site.settings_file.exists()
-    known = _known(site, invitation, name) if again else ""
-    chosen = _address(invitation, address, known)
-    given: dict[str, Any] = {"name": name, "coordinator": chosen, "device": device}
-    if cohort is not None:
-        given["cohort"] = cohort.absolute()
-    settings = _settings({**site.settings().model_dump(), "coordinator": chosen} if again else given)
-    private_folder(site.path)
+    new = new or NewSite()
+    settings = _settings(site, invitation, name, new, address)
     content = read_bytes(invitation_file)
-    write_private(site.invitation_file, content)
-    write_private(site.authority_certificate, invitation.authority_certificate.encode("utf-8"))
+    _keep_invitation(site, invitation, content)
     if again:
         _take_newer(site, settings, new_key)
     else:
-        SiteFolder.create(site.path, settings, site.authority_certificate, policy)
+        SiteFolder.create(site.path, settings, site.authority_certificate, new.policy)
+    _journal(site, invitation, content, compared)
+    fingerprint = _write_request(site, invitation)
+    return Joined(site, site.request_file, fingerprint, invitation, compared, again)
+
+
+def _keep_invitation(site: SiteFolder, invitation: Invitation, content: bytes) -> None:
+    private_folder(site.path)
+    write_private(site.invitation_file, content)
+    write_private(site.authority_certificate, invitation.authority_certificate.encode("utf-8"))
+
+
+def _journal(site: SiteFolder, invitation: Invitation, content: bytes, compared: bool) -> None:
     coordinator_key = bytes.fromhex(invitation.coordinator_public_key)
     site.journal.append(
         InvitationAccepted(
@@ -102,10 +118,13 @@ def join(
             compared=compared,
         )
     )
+
+
+def _write_request(site: SiteFolder, invitation: Invitation) -> str:
+    """Write the request to the coordinator and return the fingerprint of the site's key."""
     key = read_private_key(site.private_key)
-    write_request(make_request(name, invitation, key), key, site.request_file, private=True)
-    fingerprint = short_fingerprint(read_public_key(site.public_key))
-    return Joined(site, site.request_file, fingerprint, invitation, compared, again)
+    write_request(make_request(site.settings().name, invitation, key), key, site.request_file, private=True)
+    return short_fingerprint(read_public_key(site.public_key))
 
 
 def _compare(invitation: Invitation, told: str | None) -> bool:
@@ -148,11 +167,26 @@ def _address(invitation: Invitation, wanted: str | None, known: str) -> str:
     return wanted or (known if known in invitation.addresses else invitation.addresses[0])
 
 
-def _settings(given: dict[str, Any]) -> SiteSettings:
+def _settings(site: SiteFolder, invitation: Invitation, name: str, new: NewSite, address: str | None) -> SiteSettings:
+    """Return the settings of the new site, or of the one that is there with the address that it shall use now."""
+    if site.settings_file.exists():
+        known = _known(site, invitation, name)
+        if new != NewSite():
+            raise UsageError(
+                "site.set-up",
+                "This site is set up already: its cases, policy and device stay as they are.",
+                "Leave out --cohort, --minimum-cases and --device. Cases are changed with 'fedseg site cohort', the "
+                "device with 'fedseg site set', the rest in the site's policy.json and site.json.",
+            )
+        given = {**site.settings().model_dump(), "coordinator": _address(invitation, address, known)}
+    else:
+        given = {"name": name, "coordinator": _address(invitation, address, ""), "device": new.device or "auto"}
+        if new.cohort is not None:
+            given["cohort"] = new.cohort.absolute()
     try:
         return SiteSettings.model_validate(given)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+        wrong = problems_of(error)
         raise UsageError("site.settings", f"This is not possible: {wrong}.", "Correct the named entries.") from error
 
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError
-from FedSegCore.common.files import write_text
+from FedSegCore.common.files import sync_folder, write_text
 from FedSegCore.federation.private_files import private_folder
 from FedSegCore.federation.site.journal_entries import FIRST_PREVIOUS, Entry, Healed, Line, parse_line
 
@@ -287,12 +287,8 @@ def _write(file: Path, data: bytes) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
-    if new and os.name != "nt":
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    if new:
+        sync_folder(file.parent)
 
 
 def _broken(what: str) -> BadInputError:

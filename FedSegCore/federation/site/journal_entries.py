@@ -82,7 +82,8 @@ class OrderReceived(_Entry):
 class Left(_Entry):
     """A round's answer left the site: exactly ``bytes`` with this hash (see ``federation.payload``).
 
-    ``noise_multiplier``, ``delta`` and the running ``epsilon`` are there where noise was added.
+    ``noise_multiplier``, ``delta`` and the running ``epsilon`` are there where noise was added; with noise and without
+    ``epsilon`` there is no bound, since rounds left without noise before.
     """
 
     kind: Literal["left"] = "left"

@@ -37,7 +37,7 @@ _REFUSALS = {
     "gate.counters": "a tensor that is no weight was changed",
     "gate.counts": "a count or label was impossible",
     "gate.message-size": "the answer was too large",
-    "gate.privacy-spent": "the privacy budget is spent",
+    "gate.privacy-spent": "the privacy budget is spent, or rounds left without noise before",
     "policy.epochs": "the server asked for too many epochs",
     "policy.steps": "the server asked for too many steps",
     "policy.batch-size": "the server asked for too large batches",
@@ -129,6 +129,8 @@ def _left_words(entry: Left) -> str:
     ]
     if entry.epsilon is not None:
         words.append(f"ε {entry.epsilon:.2f} so far for δ {entry.delta:g}")
+    elif entry.noise_multiplier is not None:
+        words.append("with noise, but ε has no bound: rounds left without noise before")
     return "; ".join(words)
 
 

@@ -6,7 +6,6 @@ import re
 import subprocess
 import time
 from contextlib import suppress
-from enum import StrEnum
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -15,9 +14,9 @@ from FedSegCore.common.errors import CannotDoHereError, FedSegError
 from FedSegCore.federation.log_tail import LogTail, cut_log
 from FedSegCore.federation.process_group import Child, Restarts, child_environment, free_ports, stop_trees
 from FedSegCore.federation.site.admission import keep_node_id, known_node_id
-from FedSegCore.federation.site.control import Halt, halt_now, known_control
+from FedSegCore.federation.site.control import Halt, halt_now, known_control, wanted_device
 from FedSegCore.federation.site.folder import SiteFolder
-from FedSegCore.federation.site.status import SiteStatus, read_status, this_process, write_status
+from FedSegCore.federation.site.status import ProcessesState, SiteStatus, read_status, this_process, write_status
 
 _RETRY_S = 5.0
 _CUT_EVERY_S = 60.0
@@ -42,16 +41,6 @@ _MESSAGE_CAME = re.compile(r"Receiving: \w+")
 _MESSAGE_DONE = re.compile(r"Sent successfully|Failed to (receive|send) message|Ignoring")
 
 
-class SiteState(StrEnum):
-    """How a site stands."""
-
-    STARTING = "starting"
-    CONNECTED = "connected"
-    RETRYING = "retrying"
-    PAUSED = "paused"
-    ENDED = "ended"
-
-
 def _runs_already() -> CannotDoHereError:
     return CannotDoHereError(
         "site.already-running", "This site is running already.", "Use the one that runs, or end it first."
@@ -73,7 +62,7 @@ class SiteProcesses:
     """
 
     def __init__(self, folder: SiteFolder) -> None:
-        self.state = SiteState.STARTING
+        self.state = ProcessesState.STARTING
         self.error: FedSegError | None = None
         self._folder = folder
         self._tail = LogTail(folder.logs / "supernode.log", from_end=True)
@@ -105,7 +94,12 @@ class SiteProcesses:
             CannotDoHereError: ``site.already-running``.
         """
         before = read_status(self._folder)
-        if before is not None and before.pid != os.getpid() and before.processes != SiteState.ENDED and before.alive:
+        if (
+            before is not None
+            and before.pid != os.getpid()
+            and before.processes != ProcessesState.ENDED
+            and before.alive
+        ):
             raise _runs_already()
         try:
             # held as long as this process looks after the site: two that start at once both find no status yet
@@ -124,18 +118,17 @@ class SiteProcesses:
 
     def _wanted_settings(self) -> tuple[str, int | None]:
         """Return device and threads that the trainer shall have."""
-        settings, control = self._folder.settings(), known_control(self._folder)
-        threads = settings.threads
-        if threads is None and control.cores_free:
-            threads = max(1, (os.cpu_count() or 1) - control.cores_free)
-        return control.device or settings.device, threads
+        threads, free = self._folder.settings().threads, known_control(self._folder).cores_free
+        if threads is None and free:
+            threads = max(1, (os.cpu_count() or 1) - free)
+        return wanted_device(self._folder), threads
 
     def close(self) -> None:
         """Stop all processes and say so in the site's status."""
         stop_trees(self.processes())
         self._trainer = self._supernode = self._superexec = None
         self._folder.forget_trainer()
-        self.state = SiteState.ENDED
+        self.state = ProcessesState.ENDED
         self._trouble = None
         self._tell_status()
         self._alone.release()
@@ -165,7 +158,7 @@ class SiteProcesses:
 
     def tick(self) -> list[str]:
         """Look after the processes and return what there is to tell people, in words."""
-        if self.state is SiteState.ENDED:
+        if self.state is ProcessesState.ENDED:
             return []
         news = self._read_log()
         self._cut_logs()
@@ -194,8 +187,8 @@ class SiteProcesses:
         news: list[str] = []
         if self._halt is not None:
             self._halt = None
-            if self.state is SiteState.PAUSED:
-                self.state = SiteState.STARTING
+            if self.state is ProcessesState.PAUSED:
+                self.state = ProcessesState.STARTING
             self._next_start = 0.0
             news.append("taking part again")
         news += self._keep_settings()
@@ -210,7 +203,7 @@ class SiteProcesses:
         if news:
             self._halted_since = time.monotonic()
         self._halt = halt
-        if self.state is SiteState.PAUSED and halt.code != "site.left":
+        if self.state is ProcessesState.PAUSED and halt.code != "site.left":
             return news
         now, alive = time.monotonic(), self._supernode is not None and self._supernode.poll() is None
         if self._in_hand:
@@ -221,7 +214,7 @@ class SiteProcesses:
         self._trainer = self._supernode = self._superexec = None
         self._folder.forget_trainer()
         self._in_hand, self._trouble = 0, None
-        self.state = SiteState.ENDED if halt.code == "site.left" else SiteState.PAUSED
+        self.state = ProcessesState.ENDED if halt.code == "site.left" else ProcessesState.PAUSED
         return [*news, "nothing of the site runs now"]
 
     def _keep_settings(self) -> list[str]:
@@ -281,11 +274,11 @@ class SiteProcesses:
 
     def _note_connection(self, told: list[str]) -> None:
         if _CONNECTED in told or (_BACK in told and self._in_session):
-            self.state = SiteState.CONNECTED
+            self.state = ProcessesState.CONNECTED
             self._in_session = self._was_connected = True
             self._trouble = self._refused_since = None
         elif _LOST in told:
-            self.state = SiteState.RETRYING
+            self.state = ProcessesState.RETRYING
             self._trouble = CannotDoHereError(
                 "site.unreachable",
                 "The coordinator cannot be reached.",
@@ -315,7 +308,7 @@ class SiteProcesses:
             self._stop_superexec()
             self._next_start = time.monotonic() + _RETRY_S
             return self._explain_end(code)
-        if time.monotonic() >= self._next_start and self.state is not SiteState.ENDED:
+        if time.monotonic() >= self._next_start and self.state is not ProcessesState.ENDED:
             self._start_supernode()
         return []
 
@@ -351,7 +344,7 @@ class SiteProcesses:
         if code == 0:
             # Flower ends so at an answer of 401: expelled, or signed with a time that is not the coordinator's.
             self._refused_since = self._refused_since or time.monotonic()
-            self.state = SiteState.RETRYING
+            self.state = ProcessesState.RETRYING
             self._trouble = CannotDoHereError(
                 "site.refused",
                 "The coordinator refuses this site: it has shut it out, or one of their clocks is wrong.",
@@ -368,7 +361,7 @@ class SiteProcesses:
         if "Exit Code: 302" in text:
             self._end("site.key", "The site's key cannot be used.", "Set the site up again.")
             return ["the site's key cannot be used"]
-        self.state = SiteState.RETRYING
+        self.state = ProcessesState.RETRYING
         if "Exit Code: 305" in text:
             since = self._refused_since
             if since is not None and time.monotonic() - since >= SHUT_OUT_S:
@@ -386,7 +379,7 @@ class SiteProcesses:
         return [f"the connection's process ended (code {code}) and is started again"]
 
     def _end(self, code: str, what: str, remedy: str) -> None:
-        self.state = SiteState.ENDED
+        self.state = ProcessesState.ENDED
         self.error = CannotDoHereError(code, what, remedy)
 
     def _child(self, name: str, module: str, *arguments: str, threads: int | None = 1) -> Child:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.common.files import write_text
+from FedSegCore.common.validation import problems_of
 from FedSegCore.learning.privacy import METRICS, PrivacyRules
 
 _MIB = 1024**2
@@ -98,6 +99,26 @@ class SitePolicy(BaseModel):
     budget: WorkBudget = WorkBudget()
 
 
+def policy_for(minimum_cases: int | None) -> SitePolicy:
+    """Return the policy of a new site that asks for so many patients, None for the default.
+
+    Raises:
+        UsageError: ``policy.minimum-cases``.
+    """
+    usual = SitePolicy()
+    if minimum_cases is None:
+        return usual
+    try:
+        rules = PrivacyRules.model_validate({**usual.privacy.model_dump(), "minimum_cases": minimum_cases})
+    except ValidationError as error:
+        raise UsageError(
+            "policy.minimum-cases",
+            f"A site cannot ask for {minimum_cases} patients: {problems_of(error)}.",
+            "Give another number.",
+        ) from error
+    return SitePolicy(privacy=rules)
+
+
 def read_policy(path: Path) -> SitePolicy:
     """Read a site's policy.
 
@@ -116,9 +137,9 @@ def read_policy(path: Path) -> SitePolicy:
     try:
         return SitePolicy.model_validate_json(content)
     except ValidationError as error:
-        places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
+        problems = problems_of(error, 5)
         raise BadInputError(
-            "policy.invalid", f"The site's policy is wrong: {places}.", "Correct the named entries of policy.json."
+            "policy.invalid", f"The site's policy is wrong: {problems}.", "Correct the named entries of policy.json."
         ) from error
 
 
@@ -150,7 +171,8 @@ def _privacy_words(rules: PrivacyRules) -> list[str]:
     else:
         words.append(
             f"Gaussian noise of {rules.noise_multiplier:g} times that length is added to every value sent; the journal "
-            f"tells the running ε for δ = {rules.delta:g}. It covers the tensors, not the metrics and counts."
+            f"tells the running ε for δ = {rules.delta:g}, which has no bound where rounds left without noise before. "
+            "It covers the tensors, not the metrics and counts."
         )
     if rules.epsilon_limit is not None:
         words.append(f"Once ε would pass {rules.epsilon_limit:g}, nothing is sent any more.")

@@ -7,7 +7,6 @@ from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.files import write_text
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.journal_entries import PolicyChanged
-from FedSegCore.federation.site.policy import SitePolicy, write_policy
 
 
 class PolicyWatch:
@@ -39,9 +38,3 @@ class PolicyWatch:
                 return
             self._folder.journal.append(PolicyChanged(policy_sha256=digest, minimum_cases=minimum))
             write_text(seen, digest + "\n", private=True)
-
-
-def change_policy(folder: SiteFolder, policy: SitePolicy) -> None:
-    """Give a site another policy; the journal says so at once."""
-    write_policy(folder.policy_file, policy)
-    PolicyWatch(folder).look()

@@ -15,7 +15,7 @@ from FedSegCore.federation.site import preflight_machine as machine
 from FedSegCore.federation.site.admission import admission_words
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.preflight_machine import Needs
-from FedSegCore.federation.site.preflight_route import Route
+from FedSegCore.federation.site.preflight_route import Route, split_address
 from FedSegCore.federation.site.preflight_tls import Encryption
 
 Layer = tuple[str, Callable[[], str]]
@@ -86,7 +86,7 @@ def _network(folder: SiteFolder, needs: Needs) -> list[Layer]:
     # what the site's own processes will see, not what this one happens to see
     environment = child_environment(folder.flower_home)
     proxies = _proxies(environment)
-    host = settings.coordinator.rpartition(":")[0].strip("[]")
+    host = split_address(settings.coordinator)[0]
     bypassed = bool(proxy_bypass(host, proxies))
     route = Route(settings.coordinator, proxies, bypassed, needs.timeout_s)
     encryption = Encryption(route, folder.authority_certificate)

@@ -13,6 +13,7 @@ from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.flower_version import SUPPORTED, require_flower
 from FedSegCore.federation.site.budget import check_hours, check_room
 from FedSegCore.federation.site.cohort_file import read_cohort_file
+from FedSegCore.federation.site.control import wanted_device
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.journal_entries import Introduced, OrderReceived
 
@@ -125,7 +126,7 @@ def device_words(folder: SiteFolder) -> str:
     # importing torch takes seconds
     from FedSegCore.inference.devices import choose_device, describe_device
 
-    wanted = folder.settings().device
+    wanted = wanted_device(folder)
     device = choose_device(wanted)
     asked = "no graphics card can be used" if wanted == "auto" and device.type == "cpu" else f"{wanted} was asked for"
     return f"Trains on: {describe_device(device).partition(':')[0]} ({asked})."

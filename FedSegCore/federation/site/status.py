@@ -2,6 +2,7 @@
 
 import json
 import os
+from enum import StrEnum
 from typing import Annotated
 
 import psutil
@@ -16,13 +17,23 @@ _MAX_TEXT = 1000
 Text = Annotated[str, Field(max_length=_MAX_TEXT)]
 
 
+class ProcessesState(StrEnum):
+    """How a site's processes stand."""
+
+    STARTING = "starting"
+    CONNECTED = "connected"
+    RETRYING = "retrying"
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
 class SiteStatus(BaseModel):
     """What the process that looks after a site last wrote.
 
     Attributes:
         pid: that process.
         started: when it began (seconds since the epoch), so that a later process of the same id is not taken for it.
-        processes: ``node.SiteState`` of the site's processes.
+        processes: ``ProcessesState`` of the site's processes.
         was_connected: whether the coordinator ever let this site in.
         last_message: when the last message came (seconds since the epoch); None if none did.
         code: of what keeps the site from taking part; empty if nothing does.

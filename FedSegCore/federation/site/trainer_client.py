@@ -45,10 +45,6 @@ class TrainerClient:
         limit_s = self._folder.settings().round_limit_s
         return read_result(self._ask(order_frame(task, weights, request), limit_s))
 
-    def stop(self) -> None:
-        """Cancel the round that is being trained; its ClientApp answers with the code ``cancelled``."""
-        self._ask(Frame({"method": "stop"}), limit_s=10.0)
-
     def _ask(self, frame: Frame, limit_s: float) -> Frame:
         connection = self._connect()
         try:

@@ -100,9 +100,6 @@ class TrainerServer:
                 case "train_round":
                     self._require_taking_part()
                     return self._train_round(frame, connection)
-                case "stop":
-                    self._cancelled.set()
-                    return Frame({"stopped": True})
                 case _:
                     raise ValueError("no such method")
         except FedSegError as error:

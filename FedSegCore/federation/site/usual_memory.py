@@ -46,6 +46,9 @@ class UsualMemory:
     def steady(self, usual: CohortUsual, measured: Measured, minimum: int, task: TrainingTask) -> CohortUsual:
         """Return ``usual`` with what was told before where too few patients have changed; remembers the rest.
 
+        What was told before of fewer patients than ``minimum``, which was raised since, is not told again: of that
+        subject nothing is told until enough patients have changed.
+
         Args:
             usual: what would be told.
             measured: of which patients.
@@ -56,18 +59,19 @@ class UsualMemory:
         prepared = hashlib.sha256(task.preprocessing.model_dump_json().encode()).hexdigest()[:16]
         names = {label.value: label.name for label in task.contract.labels}
 
-        def one(subject: int, now: Usual) -> Usual:
+        def one(subject: int, now: Usual) -> Usual | None:
             key = f"look {prepared}" if subject == LOOK else f"volume of {names[subject]}"
             patients = frozenset(map(self._known_as, measured[subject]))
             former = before.get(key)
             if former is not None and len(former.patients ^ patients) < minimum:
-                return former.usual
+                return former.usual if former.usual.patients >= minimum else None
             before[key] = _Told(subject=key, patients=patients, usual=now)
             return now
 
+        volumes = {value: one(value, now) for value, now in usual.volumes.items()}
         told = CohortUsual(
             look=None if usual.look is None else one(LOOK, usual.look),
-            volumes={value: one(value, now) for value, now in usual.volumes.items()},
+            volumes={value: known for value, known in volumes.items() if known is not None},
         )
         memory = _Memory(told=tuple(before[key] for key in sorted(before)))
         write_text(self._file, memory.model_dump_json() + "\n", private=True)
