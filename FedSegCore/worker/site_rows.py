@@ -30,6 +30,7 @@ def member_row(folder: "SiteFolder") -> dict[str, Any]:
         "hours": control.hours,
         "cores_free": control.cores_free,
         "device": control.device or settings.device,
+        "journal_changed": folder.journal.changed(),
         "rounds": [record.model_dump(mode="json") for record in read_rounds(folder)],
         "colours": {} if contract is None else {label.name: label.colour for label in contract.labels},
     }
