@@ -86,7 +86,7 @@ def read_control(folder: SiteFolder) -> Control:
         raise BadInputError(
             "control.damaged",
             "The site's control.json cannot be read.",
-            "Say again what it shall do ('fedseg site resume', or 'pause').",
+            "Say again what it shall do: go on, or stay paused.",
         ) from error
 
 
@@ -133,7 +133,7 @@ def resume(folder: SiteFolder) -> None:
     """
     control = known_control(folder)
     if control.leaving:
-        raise _has_left()
+        raise has_left()
     change(folder, paused=False)
     folder.journal.append(ControlChanged(what="resumed"))
 
@@ -148,7 +148,11 @@ def change(folder: SiteFolder, **wanted: Any) -> Control:
         control = Control.model_validate({**known_control(folder).model_dump(), **wanted})
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
-        raise UsageError("options.invalid", f"This is not possible: {wrong}.", "See --help of this command.") from error
+        raise UsageError(
+            "options.invalid",
+            f"This is not possible: {wrong}.",
+            "Hours are told as 19:00-07:00, cores as a number, the device as auto, cpu or cuda.",
+        ) from error
     write_text(folder.control_file, control.model_dump_json(indent=2) + "\n", private=True)
     return control
 
@@ -174,7 +178,9 @@ def forget(folder: SiteFolder) -> tuple[str, ...]:
         CannotDoHereError: ``site.not-forgotten``: something could not be deleted; call it again.
     """
     if is_running(folder):
-        raise UsageError("site.running", "The site is running.", "Leave the federation first ('fedseg site leave').")
+        raise UsageError(
+            "site.running", "The site is running.", "Stop it first, or leave the federation and wait a moment."
+        )
     folder.journal.append(ControlChanged(what="forgotten"))
     try:
         # the settings last, so that what was interrupted can be done again
@@ -193,9 +199,10 @@ def forget(folder: SiteFolder) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.path.iterdir()))
 
 
-def _has_left() -> UsageError:
+def has_left() -> UsageError:
+    """Return the error of a site that left and is asked to take part."""
     return UsageError(
         "site.has-left",
         "The site has left the federation.",
-        "To come back, join with a new invitation, in a new folder or after 'fedseg site forget'.",
+        "To come back, join with a new invitation: in another folder, or after everything here is deleted.",
     )
