@@ -98,7 +98,7 @@ def followRunningSite(makeLogic: "Callable[[], FederationLogic]") -> None:
     Args:
         makeLogic: makes what asks the worker; not called where no site was left running.
     """
-    if not mayRun(readSetting(SITE_FOLDER)):
+    if slicer.util.mainWindow() is None or not mayRun(readSetting(SITE_FOLDER)):
         return
     logic = makeLogic()
 

@@ -207,9 +207,8 @@ class FederationTab:
         isMember = facts is not None and facts.member is not None
         if facts is not None:
             self._dropOldMessage(facts.state)
-        ui.fedStateLabel.text = _("Looking at the site…")
-        if facts is not None:
-            ui.fedStateLabel.text = stateWords(facts, self.logic.seenAt, self.logic.unknown)
+        seenAt, unknown = self.logic.seenAt, self.logic.unknown
+        ui.fedStateLabel.text = stateWords(facts, seenAt, unknown) if facts is not None else _("Looking at the site…")
         self._showProgress(doing)
         ui.fedMessageLabel.setVisible(bool(self._message))
         ui.fedMessageLabel.text = self._message
