@@ -38,6 +38,7 @@ class FedSegSlicer(ScriptedLoadableModule):
         )
         slicer.app.connect("startupCompleted()", registerSamples)
         slicer.app.connect("startupCompleted()", followScene)
+        slicer.app.connect("startupCompleted()", followSite)
 
 
 def registerSamples() -> None:
@@ -54,6 +55,13 @@ def followScene() -> None:
     from FedSegSlicerLib import Outlines
 
     Outlines.followScene(slicer.mrmlScene)
+
+
+def followSite() -> None:
+    """Ask at closing about a site that an earlier session left running, also where the module is not opened."""
+    from FedSegSlicerLib.CloseQuestion import followRunningSite
+
+    followRunningSite(FedSegSlicerLogic().makeFederationLogic)
 
 
 class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

@@ -143,7 +143,7 @@ class _NoTrainer:
 
 def _refusal() -> CannotDoHereError:
     return CannotDoHereError(
-        "site.no-trainer", "This app was not started by a site.", "Start the site with the fedseg command."
+        "site.no-trainer", "This app was not started by a site.", "Start the site: its processes start this app."
     )
 
 

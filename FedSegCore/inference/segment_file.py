@@ -124,7 +124,7 @@ def choose_modality(volume: Volume, order: SegmentOrder) -> str:
     raise BadInputError(
         "image.modality-unsure",
         f"What kind of image this is remains unsure (perhaps {guess.modality}: {guess.reason}).",
-        f"Say it with --modality {'|'.join(sorted(offered)) or 'CT|MR|US'}.",
+        f"Say which kind of image it is: {' or '.join(sorted(offered)) or 'CT, MR or US'}.",
     )
 
 

@@ -156,9 +156,11 @@ class JournalParams(SiteParams):
     """Which part of the journal.
 
     Attributes:
-        last: so many entries from the end.
+        only_left: only the kinds of ``site.journal_words.LEFT``.
+        last: so many of these entries from the end.
     """
 
+    only_left: bool = False
     last: Annotated[StrictInt, Field(ge=1, le=10_000)] = 500
 
 
@@ -331,18 +333,19 @@ class SiteMethods:
     def _journal(self, params: JournalParams, progress: Progress) -> dict[str, Any]:
         progress.update(0.0, "reading the journal")
         from FedSegCore.federation.site.folder import SiteFolder
-        from FedSegCore.federation.site.journal_words import entry_words
+        from FedSegCore.federation.site.journal_words import LEFT, entry_words
 
-        # as 'fedseg site journal': it outlives the site
+        # it outlives the site, which therefore need not be there
         journal = SiteFolder(params.site.absolute()).journal
         verified = journal.verify()
-        lines = list(journal.lines())[-params.last :] if verified.whole else []
+        lines = list(journal.lines()) if verified.whole else []
+        wanted = [line for line in lines if not params.only_left or line.entry.kind in LEFT]
         rows = []
-        for line in reversed(lines):
+        for line in reversed(wanted[-params.last :]):
             what, details = entry_words(line.entry)
             row = {"number": line.number, "time": line.time, "kind": line.entry.kind, "what": what, "details": details}
             rows.append(row)
-        return {"rows": rows, "verified": asdict(verified)}
+        return {"rows": rows, "total": len(wanted), "verified": asdict(verified)}
 
     def _start(self, params: SiteParams, progress: Progress) -> dict[str, Any]:
         from FedSegCore.federation.site import background

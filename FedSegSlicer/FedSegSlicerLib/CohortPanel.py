@@ -7,6 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .Buttons import offerButton
 from .Confirmation import confirm
 from .FederationLogic import FederationLogic
 from .FederationTypes import NOT_ANNOTATED, CaseOffer
@@ -17,6 +18,8 @@ from .Tables import fillTable, fitTable, prepareTable
 MOST_ROWS = 5
 PICTURE = 72
 """Side of a case's picture."""
+
+DAY = "yyyy-MM-dd"
 
 
 class CohortPanel:
@@ -35,8 +38,9 @@ class CohortPanel:
         self._named: tuple | None = None
         self._choices: dict[str, object] = {}
         self._checked: tuple | None = None
-        today = dt.date.today()
-        ui.fedConsentDateEdit.setDate(qt.QDate(today.year, today.month, today.day))
+        self._today = today()
+        self._showDay(self._today)
+        self._folderTip = ui.fedFolderButton.toolTip
         prepareTable(ui.fedCaseTable, 0, MOST_ROWS)
         prepareTable(ui.fedNamingTable, 1, MOST_ROWS)
         ui.fedCaseTable.setIconSize(qt.QSize(PICTURE, PICTURE))
@@ -61,6 +65,7 @@ class CohortPanel:
 
     def update(self) -> None:
         """Show the cases, and say what can be done."""
+        self._keepToday()
         cohort = self.logic.cohort
         if cohort is not self._shown:
             self._fill(cohort)
@@ -122,33 +127,35 @@ class CohortPanel:
         fitTable(table, MOST_ROWS)
 
     def _updateButtons(self) -> None:
-        case, ui, busy = self._case(), self.ui, bool(self.logic.doing)
+        case, ui, busy = self._case(), self.ui, self.logic.reasonToWait()
         choose = _("Choose a case in the table first.") if case is None else ""
         consented = case is not None and case["consented"]
         by = ui.fedConsentLineEdit.text.strip()
         reason = choose or (_("There is consent already.") if consented else "" if by else _("Say who consented."))
-        ui.fedConsentButton.enabled = not reason and not busy
-        ui.fedConsentButton.toolTip = reason or _("The case takes part from the next round on.")
+        offerButton(ui.fedConsentButton, _("The case takes part from the next round on."), reason, busy)
         reason = choose or ("" if consented else _("There is no consent to take back."))
-        ui.fedRevokeButton.enabled = not reason and not busy
-        ui.fedRevokeButton.toolTip = reason or _("The case is in no further round.")
-        ui.fedRemoveButton.enabled = not choose and not busy
-        ui.fedRemoveButton.toolTip = choose or _("Delete the site's copy; your own images are not touched.")
+        offerButton(ui.fedRevokeButton, _("The case is in no further round."), reason, busy)
+        offerButton(ui.fedRemoveButton, _("Delete the site's copy; your own images are not touched."), choose, busy)
 
     def _updateAdding(self, offer: dict[str, Any] | None, acceptable: list[str]) -> None:
-        ui, busy = self.ui, bool(self.logic.doing)
+        ui, busy = self.ui, self.logic.reasonToWait()
         reason = self._reasonNoOffer()
-        ui.fedCheckCaseButton.enabled = not reason and not busy
-        ui.fedCheckCaseButton.toolTip = reason or _("See what speaks against this case; nothing is added.")
+        offerButton(ui.fedCheckCaseButton, _("See what speaks against this case; nothing is added."), reason, busy)
         if not reason and offer is None:
             reason = _("Check the case first.")
         elif not reason and offer["refused"] and not (acceptable and ui.fedAcceptCheckBox.checked):
             reason = _("What was found keeps the case out.")
-        ui.fedAddButton.enabled = not reason and not busy
-        ui.fedFolderButton.enabled = not busy and self._parameters is not None
         by = ui.fedConsentLineEdit.text.strip()
         willDo = _("Copies the case into the site's store, with the consent of {by}.").format(by=by)
-        ui.fedAddButton.toolTip = reason or (willDo if by else _("Copies the case; it is not used before consent."))
+        offerButton(
+            ui.fedAddButton, willDo if by else _("Copies the case; it is not used before consent."), reason, busy
+        )
+        offerButton(
+            ui.fedFolderButton,
+            self._folderTip,
+            busy,
+            "" if self._parameters is not None else _("The scene is being closed."),
+        )
 
     def _reasonNoOffer(self) -> str:
         if self._parameters is None or self._parameters.fedVolume is None:
@@ -186,7 +193,11 @@ class CohortPanel:
     def _onAdd(self, _checked: bool = False) -> None:
         accept = self._acceptable(self.logic.offer) if self.ui.fedAcceptCheckBox.checked else []
         by = self.ui.fedConsentLineEdit.text
-        self._tell(lambda: self.logic.addCase(self._offer(tuple(accept)), by, self._day()))
+        self._tell(lambda: self.logic.addCase(self._offer(tuple(accept)), by, self._day(), self._onAdded))
+
+    def _onAdded(self) -> None:
+        """The next volume may be another patient's."""
+        self.ui.fedPatientLineEdit.setText("")
 
     def _onFolder(self, _checked: bool = False) -> None:
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Add the cases of a folder"))
@@ -250,5 +261,23 @@ class CohortPanel:
         cases = self._shown["cases"] if self._shown is not None else []
         return cases[rows[0]] if rows and rows[0] < len(cases) else None
 
+    def _keepToday(self) -> None:
+        """Offer today's date also where Slicer has been open overnight; a day that somebody chose stays."""
+        former, self._today = self._today, today()
+        if former != self._today and self._shownDay() == former:
+            self._showDay(self._today)
+
     def _day(self) -> str:
-        return self.ui.fedConsentDateEdit.date.toString("yyyy-MM-dd")
+        self._keepToday()
+        return self._shownDay()
+
+    def _showDay(self, day: str) -> None:
+        self.ui.fedConsentDateEdit.setDate(qt.QDate.fromString(day, DAY))
+
+    def _shownDay(self) -> str:
+        return self.ui.fedConsentDateEdit.date.toString(DAY)
+
+
+def today() -> str:
+    """Return the day of this computer's clock, ``YYYY-MM-DD``."""
+    return dt.date.today().isoformat()

@@ -1,24 +1,27 @@
 """What the Federation tab does, without Qt: asks the worker about a site of a federation, and tells what it said."""
 
-import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from slicer.i18n import tr as _
 
+from .CaseHandover import CaseHandover
 from .Errors import UserError
 from .FederationTypes import CaseOffer, SiteFacts
-from .FederationWords import folderWords
-from .JsonRpcClient import Progress
+from .FederationWords import folderWords, roleWords
 from .SegmentExport import SegmentExport
 from .Signal import Signal
-from .VolumeExchange import VolumeExchange, knownModality
+from .VolumeExchange import VolumeExchange
 from .WorkerProcess import CallLater
-from .WorkerSession import Request, WorkerSession
+from .WorkerSession import Request, WorkerSession, cancelledError
 
 LOOK_EVERY_MS = 2000
 """How often the site's state is looked at while the tab is shown."""
+
+MAY_MISS = 1
+"""Looks in a row without an answer that are not told: a worker that was ended is there again at the next one."""
 
 
 class FederationLogic:
@@ -29,11 +32,12 @@ class FederationLogic:
 
     Attributes:
         facts: how the site stands, None until it is known.
+        seenAt: when that was told, seconds since the epoch.
+        unknown: why it is not known any more, None while it is.
         invitation: the opened invitation in words, None without one.
         check: the findings of the last check, None before it.
         cohort: the site's cases, None until they are known.
         offer: what was found in the case that was last checked, None before.
-        journal: entries, newest first, and whether they are whole.
         doing: what is being done, in words, ``""`` for nothing.
 
     Args:
@@ -52,8 +56,8 @@ class FederationLogic:
         self.site = ""
         self.invitationFile = ""
         self.doing = ""
-        self._exchange, self.callLater = exchange, callLater
-        self._export = SegmentExport(session, callLater)
+        self.callLater = callLater
+        self._handover = CaseHandover(exchange, SegmentExport(session, callLater))
         self._request: Request | None = None
         self._number = 0
         self._isWatched = self._isLooking = False
@@ -67,7 +71,8 @@ class FederationLogic:
             return
         self.site = site
         self._number += 1
-        self.doing = ""
+        self._handover.drop()
+        self._end()
         self._forget()
         self.changed.emit()
         self.look()
@@ -93,8 +98,13 @@ class FederationLogic:
 
         def notSeen(error: UserError) -> None:
             self._isLooking = False
-            if number == self._number and self.facts is None:
-                self.failed.emit(error)
+            if number == self._number:
+                self._missed += 1
+                if self.facts is None:
+                    self.failed.emit(error)
+                elif self._missed > MAY_MISS:
+                    self.unknown = error
+                    self.changed.emit()
 
         self.session.request("site.state", {"site": self.site}, seen, notSeen)
 
@@ -115,28 +125,14 @@ class FederationLogic:
         params = {"invitation": self.invitationFile, "name": name}
         if toldFingerprint.strip():
             params["coordinator_fingerprint"] = toldFingerprint.strip()
+        if self.facts is not None and self.facts.isShutOut:
+            params["new_key"] = True
 
         def joined(_told: dict[str, Any]) -> None:
             self.told.emit(_("The site has its key. Send the request, and read out the fingerprint."))
             self.look()
 
         self._ask("site.join", params, joined, _("Making the site's key…"))
-
-    def saveRequest(self, path: Path) -> None:
-        """Copy the request that goes to the coordinator.
-
-        Raises:
-            UserError: ``disk.full``, ``request.none``.
-        """
-        request = self.facts.member["request"] if self.facts is not None and self.facts.member else None
-        if request is None:
-            raise UserError("request.none", _("This site has no request."), _("Join with an invitation first."))
-        try:
-            shutil.copyfile(request, path)
-        except OSError as error:
-            raise UserError(
-                "disk.full", _("The request could not be written there."), _("Choose another folder.")
-            ) from error
 
     def checkSite(self) -> None:
         """Find out whether the site can take part, and what cures it if it cannot."""
@@ -165,28 +161,28 @@ class FederationLogic:
         self.offer = None
         self._offer("site.cohort.check", offer, {}, checked, _("Checking the case…"))
 
-    def addCase(self, offer: CaseOffer, consentBy: str = "", day: str = "") -> None:
+    def addCase(
+        self, offer: CaseOffer, consentBy: str = "", day: str = "", onAdded: Callable[[], None] | None = None
+    ) -> None:
         """Copy a case into the site's store; without consent it waits there.
 
         Args:
             offer: the case.
             consentBy: who consents to training on it.
             day: of the consent, ``YYYY-MM-DD``; today by default.
+            onAdded: called once the case is in the store.
         """
 
         def added(told: dict[str, Any]) -> None:
             self.offer = None
+            if onAdded is not None:
+                onAdded()
             words = _("Added to {role}.").format(role=roleWords(told["role"]))
             waits = "" if told["consented"] else " " + _("It waits for consent and is not used yet.")
             self.told.emit(words + waits)
             self.listCases()
 
-        extra = {}
-        if consentBy.strip():
-            extra["consent_by"] = consentBy.strip()
-            if day:
-                extra["consent_given"] = day
-        self._offer("site.cohort.add", offer, extra, added, _("Checking and copying the case…"))
+        self._offer("site.cohort.add", offer, consentOf(consentBy, day), added, _("Checking and copying the case…"))
 
     def addFolder(self, folder: str, modality: str | None, naming: dict[str, Any], by: str = "", day: str = "") -> None:
         """Copy all images of a folder that have a segmentation of their name into the site's store.
@@ -203,14 +199,17 @@ class FederationLogic:
             self.told.emit(folderWords(told))
             self.listCases()
 
-        params = {"folder": folder, "naming": naming}
+        params = {"folder": folder, "naming": naming, **consentOf(by, day)}
         if modality is not None:
             params["modality"] = modality
-        if by.strip():
-            params["consent_by"] = by.strip()
-            if day:
-                params["consent_given"] = day
-        self._ask("site.cohort.folder", params, added, _("Checking and copying the cases…"))
+
+        def ended(error: UserError) -> None:
+            self.failed.emit(error)
+            if error.isCancelled:
+                self.told.emit(_("Cancelled. Cases that were added before stay."))
+            self.listCases()
+
+        self._ask("site.cohort.folder", params, added, _("Checking and copying the cases…"), onError=ended)
 
     def consent(self, case: str, by: str, day: str = "") -> None:
         """Note the consent to train on a case; see ``addCase``."""
@@ -234,36 +233,37 @@ class FederationLogic:
         """Start the site's processes, which go on by themselves."""
         self._ask("site.run.start", {}, self._take, _("Starting the site…"))
 
-    def stop(self, onDone: Callable[[], None] | None = None) -> None:
-        """End the site's processes, whoever started them."""
+    def stop(
+        self, onDone: Callable[[], None] | None = None, onFailed: Callable[[UserError], None] | None = None
+    ) -> None:
+        """End the site's processes, whoever started them; call back when that is done, or could not be."""
 
         def stopped(told: dict[str, Any]) -> None:
             self._take(told)
             if onDone is not None:
                 onDone()
 
-        self._ask("site.run.stop", {}, stopped, _("Ending the site's processes…"))
+        def failed(error: UserError) -> None:
+            self.failed.emit(error)
+            if onFailed is not None:
+                onFailed(error)
+
+        self._ask("site.run.stop", {}, stopped, _("Ending the site's processes…"), onError=failed)
 
     def control(self, what: str, settings: dict[str, Any] | None = None) -> None:
-        """Say what the site shall do: ``pause``, ``resume``, ``leave``, or ``set`` with settings."""
+        """Say what the site shall do: ``pause``, ``resume``, ``leave``, ``forget``, or ``set`` with settings."""
 
         def done(facts: dict[str, Any]) -> None:
             self._take(facts)
             if what == "set":
                 self.told.emit(_("Saved. The site goes by these settings."))
+            elif what == "forget":
+                self.told.emit(_("Everything of the federation was deleted here, but for the journal."))
 
         params = {"what": what, "settings": settings or {}}
         self._ask("site.control", params, done, _("Telling the site…"))
 
-    # Journal and releases
-
-    def readJournal(self) -> None:
-        """Read the journal and prove it whole."""
-
-        def read(told: dict[str, Any]) -> None:
-            self.journal = told
-
-        self._ask("site.journal", {}, read, _("Reading the journal…"))
+    # Releases
 
     def importRelease(self, source: str, releases: str) -> None:
         """Take a release that the coordinator sent as a file into the folder of releases."""
@@ -275,21 +275,39 @@ class FederationLogic:
         self._ask("site.release", params, taken, _("Checking the release…"))
 
     def cancel(self) -> None:
-        """Give up what is being done, if it can be."""
+        """Give up what is being done: within two seconds it fails with code ``cancelled``."""
         if self._request is not None:
             self.session.cancel(self._request)
+            self.changed.emit()
+        elif self.doing:
+            self._handover.drop()
+            self._failed(self._number, cancelledError())
+
+    def isCancelling(self) -> bool:
+        """Return whether what is being done has been given up, but has not ended yet."""
+        return self._request is not None and self._request.isCancelled
+
+    def reasonToWait(self) -> str:
+        """Return why nothing else can be begun at this moment, ``""`` where something can be."""
+        return _("Wait until this is done: {doing}").format(doing=self.doing) if self.doing else ""
 
     def close(self) -> None:
         """End the worker and delete what was handed to it; the site's own processes go on."""
         self.watch(False)
         self._number += 1
         self.session.close()
-        self._exchange.clear()
+        self._handover.close()
 
     # Asking
 
     def _ask(
-        self, method: str, params: dict[str, Any], onResult: Callable[[Any], None], doing: str, site: bool = True
+        self,
+        method: str,
+        params: dict[str, Any],
+        onResult: Callable[[Any], None],
+        doing: str,
+        site: bool = True,
+        onError: Callable[[UserError], None] | None = None,
     ) -> None:
         number = self._number
         self.doing = doing
@@ -302,7 +320,7 @@ class FederationLogic:
                 self.changed.emit()
 
         def fail(error: UserError) -> None:
-            self._failed(number, error)
+            self._failed(number, error, onError)
 
         told = {"site": self.site, **params} if site else params
         self._request = self.session.request(method, told, done, fail, self.progressed.emit)
@@ -317,45 +335,30 @@ class FederationLogic:
     def _offer(
         self, method: str, offer: CaseOffer, extra: dict[str, Any], onResult: Callable[[Any], None], doing: str
     ) -> None:
-        """Write image and segmentation where only the worker looks, ask, and delete them again."""
-        if offer.segmentation is None:
-            raise UserError("case.no-segmentation", _("No segmentation is chosen."), _("Choose the volume's outlines."))
+        """Hand image and segmentation over, ask, and delete the segmentation's file again."""
         number = self._number
-        labels = self._exchange.folder() / "case.seg.nrrd"
-        params = {
-            "labels": str(labels),
-            "patient": offer.patient.strip(),
-            "naming": offer.naming,
-            "accept": list(offer.accept),
-        }
-        modality = offer.modality or (knownModality(offer.volume) if offer.volume is not None else None)
-        if modality is not None:
-            params["modality"] = modality
 
-        def fail(error: UserError) -> None:
-            labels.unlink(missing_ok=True)
-            self._failed(number, error)
+        def ask(params: dict[str, Any], labels: Path) -> None:
+            def ended(told: Any) -> None:
+                labels.unlink(missing_ok=True)
+                onResult(told)
 
-        def ended(told: Any) -> None:
-            labels.unlink(missing_ok=True)
-            onResult(told)
+            def failed(error: UserError) -> None:
+                labels.unlink(missing_ok=True)
+                self.failed.emit(error)
+                if method == "site.cohort.add":  # it may be in the store all the same
+                    self.listCases()
 
-        def ask(image: Path) -> None:
-            if number == self._number:
-                self._ask(method, {**params, **extra, "image": str(image)}, ended, doing)
+            self._ask(method, {**params, **extra}, ended, doing, onError=failed)
 
-        def outlined(image: Path) -> None:
-            self._export.export(offer.segmentation, offer.volume, labels, lambda: ask(image), fail)
-
-        self._exchange.export(offer.volume, outlined, fail)
-        params["title"] = offer.volume.GetName()
+        self._handover.write(offer, ask, lambda error: self._failed(number, error))
         self.doing = doing
         self.changed.emit()
 
-    def _failed(self, number: int, error: UserError) -> None:
+    def _failed(self, number: int, error: UserError, onError: Callable[[UserError], None] | None = None) -> None:
         if number == self._number:
             self._end()
-            self.failed.emit(error)
+            (onError or self.failed.emit)(error)
             self.changed.emit()
 
     def _end(self) -> None:
@@ -365,6 +368,9 @@ class FederationLogic:
     def _take(self, told: dict[str, Any]) -> None:
         wasMember = self.facts is not None and self.facts.member is not None
         self.facts = SiteFacts.fromWorker(told)
+        self.seenAt, self.unknown, self._missed = time.time(), None, 0
+        if self.facts.member is None:
+            self.check = self.cohort = self.offer = None
         self.changed.emit()
         if self.facts.member is not None and not wasMember:
             self.listCases()
@@ -380,14 +386,13 @@ class FederationLogic:
         self.check: dict[str, Any] | None = None
         self.cohort: dict[str, Any] | None = None
         self.offer: dict[str, Any] | None = None
-        self.journal: dict[str, Any] | None = None
+        self.unknown: UserError | None = None
+        self.seenAt = 0.0
+        self._missed = 0
 
 
-def progressWords(progress: Progress) -> str:
-    """Return what is being done at this moment."""
-    return progress.stage[:1].upper() + progress.stage[1:] + "…"
-
-
-def roleWords(role: str) -> str:
-    """Return what a case is for."""
-    return _("the cases to train on") if role == "train" else _("the cases to score on")
+def consentOf(by: str, day: str) -> dict[str, str]:
+    """Return what the worker is told of a consent: nothing where nobody gave one, the day where it is said."""
+    if not by.strip():
+        return {}
+    return {"consent_by": by.strip(), **({"consent_given": day} if day else {})}

@@ -1,15 +1,17 @@
 """The Federation tab: shows what FederationLogic tells and hands it what the user wants."""
 
+import shutil
 from pathlib import Path
 
 import ctk
 import qt
 from slicer.i18n import tr as _
 
+from .Buttons import offerButton
 from .CohortPanel import CohortPanel
 from .Errors import UserError
-from .FederationLogic import FederationLogic, progressWords
-from .FederationWords import errorWords, fingerprintWords, invitationWords, stateWords
+from .FederationLogic import FederationLogic
+from .FederationWords import errorWords, fingerprintWords, invitationWords, progressWords, stateWords
 from .JsonRpcClient import Progress
 from .Parameters import FedSegSlicerParameterNode
 from .RecordsPanel import RecordsPanel
@@ -39,7 +41,7 @@ class FederationTab:
         self.news = ReleaseNews(logic.session, logic.callLater)
         self._parameters: FedSegSlicerParameterNode | None = None
         self._observer: int | None = None
-        self._isEntered = False
+        self._isEntered = self._isShown = False
         self._message = ""
         self._toldIn: str | None = None
         self._isOfRuntime = False
@@ -89,6 +91,7 @@ class FederationTab:
         self.logic.changed.disconnect(self._update)
         self.setParameters(None)
         self.training.cleanup()
+        self.records.cleanup()
         self.logic.close()
 
     # Set-up
@@ -111,6 +114,7 @@ class FederationTab:
         ui.fedCopyButton.connect("clicked(bool)", self._onCopy)
         ui.fedSaveRequestButton.connect("clicked(bool)", self._onSaveRequest)
         ui.fedCheckButton.connect("clicked(bool)", lambda _on: self.logic.checkSite())
+        ui.fedCancelButton.connect("clicked(bool)", lambda _on: self.logic.cancel())
         self.logic.changed.connect(self._update)
         self.logic.progressed.connect(self._onProgress)
         self.logic.failed.connect(self._onFailed)
@@ -120,11 +124,14 @@ class FederationTab:
         self.news.failed.connect(self._onFailed)
 
     def _watch(self) -> None:
-        isShown = self._isEntered and self.ui.tabWidget.currentWidget() == self.ui.federationTab
+        wasShown = self._isShown
+        isShown = self._isShown = self._isEntered and self.ui.tabWidget.currentWidget() == self.ui.federationTab
         if isShown and not self.ui.fedSitePathEdit.currentPath:
             self.ui.fedSitePathEdit.currentPath = usualFolder()
         if isShown:
             self.logic.setSite(self.ui.fedSitePathEdit.currentPath)
+            if not wasShown:
+                self.records.readAgain()
         self.logic.watch(isShown)
 
     # What the user does
@@ -159,9 +166,10 @@ class FederationTab:
     def saveRequestTo(self, path: Path) -> None:
         """Write the request to a file and say how that went."""
         try:
-            self.logic.saveRequest(path)
-        except UserError as error:
-            self._onFailed(error)
+            shutil.copyfile(self.logic.facts.member["request"], path)
+        except OSError:
+            words = _("The request could not be written there."), _("Choose another folder.")
+            self._onFailed(UserError("disk.full", *words))
         else:
             self._onTold(_("Saved as {name}. Send it to the coordinator.").format(name=path.name))
 
@@ -169,7 +177,8 @@ class FederationTab:
 
     def _onProgress(self, progress: Progress) -> None:
         self.ui.fedProgressBar.value = round(1000 * progress.fraction)
-        self.ui.fedProgressLabel.text = progressWords(progress)
+        if not self.logic.isCancelling():
+            self.ui.fedProgressLabel.text = progressWords(progress)
 
     def _onFailed(self, error: UserError) -> None:
         self._message = "" if error.isCancelled else errorWords(error)
@@ -198,13 +207,9 @@ class FederationTab:
         isMember = facts is not None and facts.member is not None
         if facts is not None:
             self._dropOldMessage(facts.state)
-        ui.fedStateLabel.text = stateWords(facts) if facts is not None else _("Looking at the site…")
-        ui.fedProgressBar.setVisible(bool(doing))
-        ui.fedProgressLabel.setVisible(bool(doing))
-        if doing:
-            ui.fedProgressLabel.text = doing
-        else:
-            ui.fedProgressBar.value = 0
+        seenAt, unknown = self.logic.seenAt, self.logic.unknown
+        ui.fedStateLabel.text = stateWords(facts, seenAt, unknown) if facts is not None else _("Looking at the site…")
+        self._showProgress(doing)
         ui.fedMessageLabel.setVisible(bool(self._message))
         ui.fedMessageLabel.text = self._message
         self._showSections(isMember)
@@ -214,16 +219,35 @@ class FederationTab:
             ui.fedRequestLabel.text = _(
                 "Send the coordinator the request, and read this fingerprint out on the telephone:"
             )
-            ui.fedSaveRequestButton.enabled = facts.member["request"] is not None
+            offerButton(
+                ui.fedSaveRequestButton,
+                _("Save the file that the coordinator needs; it holds no secret."),
+                ""
+                if facts.member["request"]
+                else _("This site was set up without an invitation: there is no request."),
+            )
         self._showCheck()
         self.cohort.update()
         self.training.update()
         self.records.update()
 
+    def _showProgress(self, doing: str) -> None:
+        ui, isCancelling = self.ui, self.logic.isCancelling()
+        for widget in (ui.fedProgressBar, ui.fedProgressLabel, ui.fedCancelButton):
+            widget.setVisible(bool(doing))
+        ui.fedProgressLabel.text = _("Cancelling…") if isCancelling else doing
+        if not doing:
+            ui.fedProgressBar.value = 0
+        offerButton(
+            ui.fedCancelButton,
+            _("Give up what is being done; what was done before stays."),
+            _("It is being given up.") if isCancelling else "",
+        )
+
     def _showSections(self, isMember: bool) -> None:
         """Show what fits the state; whoever has just joined, or was admitted before, sees other parts."""
         ui, facts = self.ui, self.logic.facts
-        ui.fedJoinCollapsibleButton.setVisible(facts is not None and not isMember)
+        ui.fedJoinCollapsibleButton.setVisible(facts is not None and (not isMember or facts.isOut))
         ui.fedRequestCollapsibleButton.setVisible(isMember and facts.state == "request-sent")
         for section in (ui.fedCheckCollapsibleButton, ui.fedCohortCollapsibleButton, ui.fedAddCollapsibleButton,
                         ui.fedTrainingCollapsibleButton, ui.fedJournalCollapsibleButton,
@@ -241,17 +265,29 @@ class FederationTab:
         if invitation is not None:
             ui.fedInvitationLabel.text = invitationWords(invitation)
             ui.fedInvitationLabel.toolTip = "\n".join(invitation["policy"])
-        reason = ""
-        if invitation is None:
-            reason = _("Open the invitation first.")
-        elif not ui.fedNameLineEdit.text.strip():
-            reason = _("Give your site a name.")
-        ui.fedJoinButton.enabled = not reason and not self.logic.doing
-        ui.fedJoinButton.toolTip = reason or _("Make this site's key; it never leaves this computer.")
+        facts = self.logic.facts
+        isBack = facts is not None and facts.isShutOut
+        ui.fedNameLineEdit.enabled = not isBack
+        if isBack and ui.fedNameLineEdit.text != facts.member["name"]:
+            ui.fedNameLineEdit.setText(facts.member["name"])  # a site that comes back keeps its name
+        offerButton(
+            ui.fedJoinButton,
+            _("Make this site's key; it never leaves this computer."),
+            _("Delete everything of the former federation below, or choose another folder above.")
+            if facts is not None and facts.state == "left"
+            else "",
+            _("Open the invitation first.") if invitation is None else "",
+            "" if ui.fedNameLineEdit.text.strip() else _("Give your site a name."),
+            self.logic.reasonToWait(),
+        )
 
     def _showCheck(self) -> None:
         ui = self.ui
-        ui.fedCheckButton.enabled = not self.logic.doing
+        offerButton(
+            ui.fedCheckButton,
+            _("Finds out what keeps this site from taking part, and what cures it."),
+            self.logic.reasonToWait(),
+        )
         told = self.logic.check
         ui.fedCheckTable.setVisible(told is not None)
         ui.fedCheckLabel.setVisible(told is not None)

@@ -61,6 +61,16 @@ class SiteFacts:
     lastMessage: float | None
     member: dict[str, Any] | None
 
+    @property
+    def isShutOut(self) -> bool:
+        """Whether the coordinator shut the site out; a new invitation and a new key bring it back."""
+        return self.code == "site.expelled"
+
+    @property
+    def isOut(self) -> bool:
+        """Whether the site takes part no more, of its own will or not."""
+        return self.state == "left" or self.isShutOut
+
     @classmethod
     def fromWorker(cls, told: dict[str, Any]) -> "SiteFacts":
         """Return what the worker told."""

@@ -1,5 +1,6 @@
 """What the Federation tab says, in plain words."""
 
+import calendar
 import html
 import time
 from typing import Any
@@ -8,6 +9,7 @@ from slicer.i18n import tr as _
 
 from .Errors import UserError
 from .FederationTypes import SiteFacts
+from .JsonRpcClient import Progress
 
 MOST_NAMED = 5
 """Cases of a folder that are named with the reason why they were left out."""
@@ -29,8 +31,23 @@ def stateTitle(facts: SiteFacts) -> str:
     }.get(facts.state, facts.state)
 
 
-def stateWords(facts: SiteFacts) -> str:
-    """Return how the site stands and what to do, as rich text."""
+def stateWords(facts: SiteFacts, seenAt: float = 0.0, unknown: UserError | None = None) -> str:
+    """Return how the site stands and what to do, as rich text.
+
+    Args:
+        facts: how it stands, or stood.
+        seenAt: when it did, seconds since the epoch.
+        unknown: why that is not known any more; None while it is.
+    """
+    if unknown is None:
+        return _standing(facts)
+    since = time.strftime("%H:%M", time.localtime(seenAt))
+    title = _("How the site stands is not known since {time}").format(time=since)
+    before = _("This is how it stood then:")
+    return "<br>".join([f"<b>{title}</b>", html.escape(f"{unknown.cause} {unknown.remedy}"), before, _standing(facts)])
+
+
+def _standing(facts: SiteFacts) -> str:
     member = facts.member
     title = stateTitle(facts)
     if member is not None:
@@ -136,11 +153,32 @@ def cohortWords(told: dict[str, Any]) -> str:
 def journalWords(told: dict[str, Any]) -> str:
     """Return whether the journal is whole."""
     verified = told["verified"]
+    if verified["whole"] and not verified["entries"]:
+        return _("There is no journal here any more: it was moved away, or deleted.")
     if verified["whole"]:
-        return _("The journal is whole: {count} entries.").format(count=verified["entries"])
+        words = [_("The journal is whole: {count} entries.").format(count=verified["entries"])]
+        if verified["unfinished"]:
+            words.append(_("The last one was cut off by a crash; the next one will say so."))
+        if told["total"] > len(told["rows"]):
+            more = _("The newest {shown} of {total} are shown.")
+            words.append(more.format(shown=len(told["rows"]), total=told["total"]))
+        return " ".join(words)
     return _("The journal was changed: {file}, line {line}: {reason}. Keep a copy, and tell whoever must know.").format(
         file=verified["file"] or _("the journal"), line=verified["line"], reason=verified["reason"]
     )
+
+
+def nothingLeft(told: dict[str, Any], onlyLeft: bool) -> bool:
+    """Return whether a journal proves that nothing left: it is whole, complete, and holds no such entry."""
+    verified = told["verified"]
+    isComplete = verified["whole"] and not verified["unfinished"] and verified["entries"] > 0
+    return onlyLeft and isComplete and told["total"] == 0
+
+
+def localMinute(time_: str) -> str:
+    """Return an entry's time (UTC, as ``2026-03-01T23:30:00Z``) to the minute of this computer's clock."""
+    seconds = calendar.timegm(time.strptime(time_, "%Y-%m-%dT%H:%M:%SZ"))
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def folderWords(told: dict[str, Any]) -> str:
@@ -152,3 +190,13 @@ def folderWords(told: dict[str, Any]) -> str:
     ]
     more = len(told["left_out"]) - len(lines)
     return "<br>".join([words, *lines, *([_("and {count} more").format(count=more)] if more else [])])
+
+
+def progressWords(progress: Progress) -> str:
+    """Return what is being done at this moment."""
+    return progress.stage[:1].upper() + progress.stage[1:] + "…"
+
+
+def roleWords(role: str) -> str:
+    """Return what a case is for."""
+    return _("the cases to train on") if role == "train" else _("the cases to score on")

@@ -10,6 +10,7 @@ def prepareTable(table: object, stretched: int, most: int | None = None) -> None
     """
     stretchColumn(table, stretched)
     keepHeight(table)
+    table.setTabKeyNavigation(False)  # the Tab key goes on to the next control, arrows go through the rows
     table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
     settled = qt.QTimer(table)  # rows are measured by the new width only after the column has it
     settled.setSingleShot(True)

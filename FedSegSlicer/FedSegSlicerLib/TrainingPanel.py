@@ -6,6 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .Buttons import offerButton
 from .Confirmation import confirm
 from .FederationLogic import FederationLogic
 from .FederationTypes import SiteFacts
@@ -39,6 +40,7 @@ class TrainingPanel:
         ui.fedRunButton.connect("clicked(bool)", self._onRun)
         ui.fedPauseButton.connect("clicked(bool)", self._onPause)
         ui.fedLeaveButton.connect("clicked(bool)", self._onLeave)
+        ui.fedForgetButton.connect("clicked(bool)", self._onForget)
         ui.fedApplyButton.connect("clicked(bool)", self._onApply)
         ui.fedPlotButton.connect("clicked(bool)", self._onPlot)
         ui.fedHoursCheckBox.connect("toggled(bool)", lambda _on: self.update())
@@ -72,35 +74,32 @@ class TrainingPanel:
     # What is shown
 
     def _updateButtons(self, facts: SiteFacts) -> None:
-        ui, busy = self.ui, bool(self.logic.doing)
-        hasLeft = facts.member["leaving"]
-        reason = _("The site has left the federation.") if hasLeft else ""
+        ui, busy = self.ui, self.logic.reasonToWait()
+        hasLeft = _("The site has left the federation.") if facts.member["leaving"] else ""
         ui.fedRunButton.text = _("Stop") if facts.isRunning else _("Start")
-        ui.fedRunButton.enabled = not busy and (facts.isRunning or not reason)
-        ui.fedRunButton.toolTip = (
-            _("End the site's processes; a round in training is given up.")
-            if facts.isRunning
-            else reason or _("Take part; this goes on when Slicer is closed, if you want it to.")
-        )
+        if facts.isRunning:
+            offerButton(ui.fedRunButton, _("End the site's processes; a round in training is given up."), busy)
+        else:
+            goesOn = _("Take part; this goes on when Slicer is closed, if you want it to.")
+            offerButton(ui.fedRunButton, goesOn, hasLeft, busy)
         isPaused = facts.member["paused"]
         ui.fedPauseButton.text = _("Resume") if isPaused else _("Pause")
-        ui.fedPauseButton.enabled = not busy and not reason
-        ui.fedPauseButton.toolTip = reason or (
-            _("Take part again.") if isPaused else _("Train nothing until you resume, also after a restart.")
-        )
-        ui.fedLeaveButton.enabled = not busy and not reason
-        ui.fedLeaveButton.toolTip = reason or _("Leave for good; only a new invitation brings the site back.")
+        willDo = _("Take part again.") if isPaused else _("Train nothing until you resume, also after a restart.")
+        offerButton(ui.fedPauseButton, willDo, hasLeft, busy)
+        forGood = _("Leave for good; only a new invitation brings the site back.")
+        offerButton(ui.fedLeaveButton, forGood, hasLeft, busy)
         unchanged = "" if self._changed() else _("These settings are in use.")
-        ui.fedApplyButton.enabled = not busy and not (reason or unchanged)
-        ui.fedApplyButton.toolTip = reason or unchanged or _("Also while the site runs.")
+        offerButton(ui.fedApplyButton, _("Also while the site runs."), hasLeft, unchanged, busy)
+        ui.fedForgetButton.setVisible(facts.isOut)
+        ends = _("The site's processes are ending; that takes a moment.") if facts.isRunning else ""
+        forgets = _("Delete the site's key, its copies of cases, its logs and models; the journal stays.")
+        offerButton(ui.fedForgetButton, forgets, ends, busy)
         for edit in (ui.fedFromTimeEdit, ui.fedToTimeEdit):
             edit.enabled = ui.fedHoursCheckBox.checked
             free = _("It may train at any hour.")
             edit.toolTip = _("Hours of this computer's clock.") if edit.enabled else free
-        ui.fedPlotButton.enabled = bool(self._rounds)
-        ui.fedPlotButton.toolTip = (
-            _("Show loss and Dice by round in a plot view.") if self._rounds else _("There is nothing to plot yet.")
-        )
+        plots = _("Show loss and Dice by round in a plot view.")
+        offerButton(ui.fedPlotButton, plots, "" if self._rounds else _("There is nothing to plot yet."))
 
     def _showRounds(self, rounds: list[dict[str, Any]], colors: dict[str, list[int]]) -> None:
         self._rounds, self.plots.colors = rounds, colors
@@ -164,6 +163,16 @@ class TrainingPanel:
             question = _("Leave the federation? Only a new invitation brings this site back. The journal stays.")
             if confirm(question, _("Leave")):
                 self.logic.control("leave")
+
+    def _onForget(self, _checked: bool = False) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The site could not be deleted.")):
+            question = _(
+                "Delete everything of this federation on this computer: the site's key, its copies of cases with "
+                "their consents, its logs, and the models that it received? Your own images are not touched, and the "
+                "journal stays."
+            )
+            if confirm(question, _("Delete")):
+                self.logic.control("forget")
 
     def _onApply(self, _checked: bool = False) -> None:
         self.logic.control("set", self._wanted())

@@ -206,6 +206,30 @@ def test_every_state_has_words(site: SiteFolder, tmp_path: Path):
     assert state()[0] == "paused"
     control.leave(site)
     assert state()[0] == "left"
+    assert "new invitation" in site_state(site).remedy
+
+
+def test_a_pause_does_not_hide_that_nothing_runs_or_that_the_site_is_not_admitted(site: SiteFolder):
+    control.change(site, hours=NIGHT)
+    noon = datetime(2026, 3, 1, 12, 0)
+    found = site_state(site, noon)
+    assert (found.state, found.running) == ("request-sent", False)
+    assert found.words.startswith("This site is set up; the coordinator has not yet let it in. It is also paused until")
+    standing(site, processes="paused", was_connected=False)
+    found = site_state(site, noon)
+    assert (found.state, found.running) == ("request-sent", True)
+    assert "paused until 19:00: it trains at 19:00-07:00 only." in found.words
+    standing(site, processes="ended")
+    found = site_state(site, noon)
+    assert (found.state, found.remedy) == ("admitted", "Start it to take part.")
+    assert "it is not running. It is also paused until 19:00" in found.words
+    control.pause(site)
+    assert site_state(site, noon).remedy == "Start it to take part. Resume it when it may go on."
+    standing(site, processes="ended", code="site.expelled", what="Shut out.", remedy="Ask.")
+    found = site_state(site, noon)
+    assert (found.state, found.words) == ("problem", "Shut out. The site is not running.")
+    standing(site, processes="paused")
+    assert site_state(site, noon).state == "paused"
 
 
 def test_forgetting_leaves_the_journal_and_nothing_else(site: SiteFolder, fedseg: Callable[..., SimpleNamespace]):
@@ -237,7 +261,7 @@ def test_the_commands_of_control(site: SiteFolder, fedseg: Callable[..., SimpleN
     assert json.loads(fedseg("site", "set", site.path, "--hours", "any", "--json").out)["hours"] is None
     assert fedseg("site", "set", site.path, "--hours", "late").code == 2
     assert fedseg("site", "pause", site.path).code == 0
-    assert json.loads(fedseg("site", "status", site.path, "--json").out)["state"] == "paused"
+    assert "It is also paused" in json.loads(fedseg("site", "status", site.path, "--json").out)["words"]
     assert fedseg("site", "resume", site.path).code == 0
     left = fedseg("site", "leave", site.path, "--yes")
     assert left.code == 0

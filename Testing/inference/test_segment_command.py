@@ -261,7 +261,7 @@ def test_an_image_of_unsure_modality_asks_unless_only_one_release_can_be_meant(f
     done = fedseg("segment", path, "--releases", folder, "--out", target)
     assert done.code == 3
     assert "image.modality-unsure" in done.err
-    assert "--modality CT" in done.err
+    assert "Say which kind of image it is: CT." in done.err
     mr = Preprocessing(modality="MR", percentiles=(0.5, 99.5))
     network = NetworkConfig(dimensions=2, out_channels=3, options={"channels": [4, 8]})
     publish(folder, "some-MR", {"MR": mr}, weights_of(build_network(network)), network)

@@ -18,6 +18,7 @@ if not MISSING:
     from host import application, pythonqt
 
     application.start(Path(_temporary.name))
+    from federation_helpers_desktop import invitation, open_federation  # noqa: F401
     from panel_helpers import kept_session, open_panel  # noqa: F401
     from see_panel import open_see_panel  # noqa: F401
     from slice_views import main_window  # noqa: F401

@@ -1,11 +1,15 @@
 """The module opened on its Federation tab, and what a coordinator sends; nothing of the federation is imported here."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import slicer
+from FedSegSlicerLib.Parameters import ModalityChoice
 from scene_helpers import neutral_paths, wait_until
+from see_helpers import small_outline, small_scan
 
 import FedSegSlicer as module
 
@@ -32,6 +36,27 @@ def make_invitation(folder: Path) -> Path:
     """Make a coordinator and return the invitation it sends, by the core itself in a process of its own."""
     subprocess.run([sys.executable, "-c", COORDINATE, str(TOOLS), str(folder)], check=True)
     return folder / "invitation.json"
+
+
+@pytest.fixture(scope="session")
+def invitation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an invitation; nobody answers at its address."""
+    return make_invitation(tmp_path_factory.mktemp("federation") / "coordinator")
+
+
+@pytest.fixture
+def open_federation(kept_session, monkeypatch):
+    """Return what opens the module on the Federation tab for a site's folder, with the kept worker."""
+    panels = []
+
+    def open_(site: Path) -> "FederationPanel":
+        monkeypatch.setattr(module.FedSegSlicerLogic, "makeSession", lambda self: kept_session)
+        panels.append(FederationPanel(site))
+        return panels[-1]
+
+    yield open_
+    for panel in panels:
+        panel.close()
 
 
 class FederationPanel:
@@ -72,6 +97,31 @@ class FederationPanel:
         wait_until(lambda: self.logic.cohort is not None)
         self.idle()
         assert self.own.minimumSizeHint().width() <= 440  # Slicer would scroll sideways
+
+    def choose_case(self, kind: str = "CT", patient: str = "4711"):
+        """Choose a scan of the scene and its outline, say what kind of image it is, and what is not outlined."""
+        ui = self.ui
+        ui.fedAddCollapsibleButton.collapsed = False
+        volume = small_scan("CT", "CT abdomen")
+        ui.fedModalityComboBox.setCurrentIndex([choice.value for choice in ModalityChoice].index(kind))
+        ui.fedVolumeSelector.setCurrentNode(volume)
+        ui.fedSegmentationSelector.setCurrentNode(small_outline(volume))
+        ui.fedPatientLineEdit.setText(patient)
+        outlined = {self.parameters.fedSegmentation.GetSegmentation().GetNthSegment(n).GetName() for n in range(2)}
+        for structure, choice in self.tab.cohort._choices.items():
+            choice.setCurrentIndex(0 if structure in outlined else 1)
+
+    def check_case(self):
+        """Press the button and wait for what is found."""
+        self.ui.fedCheckCaseButton.click()
+        wait_until(lambda: self.logic.offer is not None)
+        self.idle()
+
+    def journal(self):
+        """Wait until the journal has been read, and return what is shown of it."""
+        reader = self.tab.records.reader
+        wait_until(lambda: reader.told is not None and not reader.isReading)
+        return [row[1] for row in self.rows(self.ui.fedJournalTable)]
 
     def picture(self, path: Path):
         for _turn in range(3):
@@ -166,3 +216,19 @@ def serve(root: Path) -> "subprocess.Popen[bytes]":
 def allow_few_patients(site: Path) -> None:
     """Give a site a policy for cohorts of any size."""
     subprocess.run([sys.executable, "-c", ALLOW, str(TOOLS), str(site)], check=True)
+
+
+NOTE = """
+import json
+import sys
+from pathlib import Path
+from pydantic import TypeAdapter
+from FedSegCore.federation.site.folder import SiteFolder
+from FedSegCore.federation.site.journal_entries import Entry
+SiteFolder(Path(sys.argv[1])).journal.append(TypeAdapter(Entry).validate_python(json.loads(sys.argv[2])))
+"""
+
+
+def add_to_journal(site: Path, entry: dict) -> None:
+    """Add an entry to a site's journal, as its own processes do."""
+    subprocess.run([sys.executable, "-c", NOTE, str(site), json.dumps(entry)], check=True)

@@ -60,12 +60,10 @@ def test_from_invitation_to_a_round_that_goes_on_without_slicer(coordinator):
         wait_until(lambda: panel.logic.facts.state == "finished", 30.0)
         panel.idle()
         panel.ui.fedJournalCollapsibleButton.collapsed = False
-        wait_until(lambda: panel.logic.journal is not None)
-        panel.idle()
-        told = [row[1] for row in panel.rows(panel.ui.fedJournalTable)]
+        told = panel.journal()
         assert told[0].startswith("left: round 1: ")
         panel.ui.fedLeftCheckBox.setChecked(False)  # not only what left, but also what came
-        told = [row[1] for row in panel.rows(panel.ui.fedJournalTable)]
+        told = panel.journal()
         assert any(row.startswith("release received: weights ") for row in told)
         panel.picture(root / "federation-7-round.png")
         if os.environ.get("FEDSEG_PICTURES"):

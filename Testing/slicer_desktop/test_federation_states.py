@@ -6,12 +6,8 @@ import time
 
 import psutil
 import pytest
-from federation_helpers_desktop import FederationPanel, make_invitation
-from FedSegSlicerLib.Settings import RUNTIME, writeSetting
 from panel_helpers import check_nothing_is_clipped
 from scene_helpers import keep_pictures, wait_until
-
-import FedSegSlicer as module
 
 pytestmark = pytest.mark.slicer
 
@@ -66,15 +62,12 @@ def site_in(folder):
 
 
 @pytest.fixture
-def panel(kept_session, monkeypatch, tmp_path):
+def panel(open_federation, invitation, tmp_path):
     """The tab of a site that has joined."""
-    monkeypatch.setattr(module.FedSegSlicerLogic, "makeSession", lambda self: kept_session)
-    writeSetting(RUNTIME, "")
     site_in(tmp_path).parent.mkdir()
-    made = FederationPanel(site_in(tmp_path))
-    made.join(make_invitation(tmp_path / "coordinator"))
-    yield made
-    made.close()
+    made = open_federation(site_in(tmp_path))
+    made.join(invitation)
+    return made
 
 
 def test_every_state_is_told_in_words_and_has_no_clipped_text(panel, tmp_path):

@@ -5,58 +5,13 @@ import math
 import pytest
 import qt
 import slicer
-from federation_helpers_desktop import FederationPanel, make_invitation
-from FedSegSlicerLib.CloseQuestion import CloseQuestion
-from FedSegSlicerLib.FederationTypes import SiteFacts
-from FedSegSlicerLib.Parameters import ModalityChoice
 from FedSegSlicerLib.Settings import SITE_FOLDER, readSetting
 from panel_helpers import answering
-from PySide6 import QtWidgets
 from scene_helpers import keep_pictures, wait_until
-from see_helpers import small_outline, small_scan
 
 import FedSegSlicer as module
 
 pytestmark = pytest.mark.slicer
-
-
-@pytest.fixture
-def open_panel(kept_session, monkeypatch):
-    panels = []
-
-    def open_(site):
-        monkeypatch.setattr(module.FedSegSlicerLogic, "makeSession", lambda self: kept_session)
-        panels.append(FederationPanel(site))
-        return panels[-1]
-
-    yield open_
-    for panel in panels:
-        panel.close()
-
-
-@pytest.fixture(scope="module")
-def invitation(tmp_path_factory):
-    return make_invitation(tmp_path_factory.mktemp("federation") / "coordinator")
-
-
-def add_case(panel, patient="4711", consent=""):
-    """Choose what is in the scene, declare what is not outlined, check it and add it."""
-    ui = panel.ui
-    ui.fedAddCollapsibleButton.collapsed = False
-    volume = small_scan("CT", "CT abdomen")
-    panel.parameters.fedModality = ModalityChoice.CT
-    ui.fedVolumeSelector.setCurrentNode(volume)
-    ui.fedSegmentationSelector.setCurrentNode(small_outline(volume))
-    assert ui.fedCheckCaseButton.toolTip == "Give your id of the patient."
-    ui.fedPatientLineEdit.setText(patient)
-    outlined = {panel.parameters.fedSegmentation.GetSegmentation().GetNthSegment(n).GetName() for n in range(2)}
-    for structure, choice in panel.tab.cohort._choices.items():
-        choice.setCurrentIndex(0 if structure in outlined else 1)
-    assert ui.fedAddButton.toolTip == "Check the case first."
-    ui.fedConsentLineEdit.setText(consent)
-    ui.fedCheckCaseButton.click()
-    wait_until(lambda: panel.logic.offer is not None)
-    panel.idle()
 
 
 def test_no_cases_are_shown_before_they_are_known():
@@ -68,10 +23,10 @@ def test_no_cases_are_shown_before_they_are_known():
     widget.parent._qt_object.deleteLater()
 
 
-def test_from_invitation_to_cases_settings_and_journal(open_panel, invitation, tmp_path):
+def test_from_invitation_to_cases_settings_and_journal(open_federation, invitation, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    panel = open_panel(tmp_path / "site")
+    panel = open_federation(tmp_path / "site")
     ui = panel.ui
     assert "Not a member" in ui.fedStateLabel.text
     assert not ui.fedJoinButton.enabled
@@ -98,13 +53,19 @@ def test_from_invitation_to_cases_settings_and_journal(open_panel, invitation, t
     assert '"north"' in (tmp_path / "request.json").read_text()
     panel.picture(pictures / "federation-3-request.png")
 
-    add_case(panel)
+    assert ui.fedCheckCaseButton.toolTip == "Choose the volume of the case."
+    panel.choose_case(patient="")
+    assert ui.fedCheckCaseButton.toolTip == "Give your id of the patient."
+    ui.fedPatientLineEdit.setText("4711")
+    assert ui.fedAddButton.toolTip == "Check the case first."
+    panel.check_case()
     assert "This case can be added." in ui.fedFindingsLabel.text, ui.fedFindingsLabel.text
     panel.picture(pictures / "federation-4-case-checked.png")
     ui.fedAddButton.click()
     wait_until(lambda: ui.fedCaseTable.rowCount == 1)
     panel.idle()
     assert panel.rows(ui.fedCaseTable) == [["CT abdomen", "train", "none yet: not used"]]
+    assert ui.fedPatientLineEdit.text == ""  # the next volume may be another patient's
     assert not ui.fedCaseTable.item(0, 0).icon().isNull()
     assert ui.fedConsentButton.toolTip == "Choose a case in the table first."
     ui.fedCaseTable.selectRow(0)
@@ -130,16 +91,15 @@ def test_from_invitation_to_cases_settings_and_journal(open_panel, invitation, t
     assert ui.fedMessageLabel.text == "Saved. The site goes by these settings."
     ui.fedPauseButton.click()
     wait_until(lambda: ui.fedPauseButton.text == "Resume")
-    assert "Paused" in ui.fedStateLabel.text
+    assert "Not yet admitted" in ui.fedStateLabel.text
+    assert "It is also paused: somebody here paused it." in ui.fedStateLabel.text
+    assert ui.fedRequestCollapsibleButton.isVisible()
     panel.idle()
     panel.picture(pictures / "federation-5-paused.png")
     ui.fedJournalCollapsibleButton.collapsed = False
-    wait_until(lambda: panel.logic.journal is not None)
-    panel.idle()
-    assert panel.rows(ui.fedJournalTable) == [["", "Nothing has left this computer."]]
+    assert panel.journal() == ["Nothing has left this computer."]
     ui.fedLeftCheckBox.setChecked(False)
-    told = [row[1].split(":")[0] for row in panel.rows(ui.fedJournalTable)]
-    assert told[:3] == ["control", "consent given", "case added"]
+    assert [row.split(":")[0] for row in panel.journal()[:3]] == ["control", "consent given", "case added"]
     assert ui.fedJournalLabel.text == "The journal is whole: 5 entries."
     panel.picture(pictures / "federation-6-journal.png")
     ui.fedCaseTable.selectRow(0)
@@ -156,11 +116,25 @@ def test_from_invitation_to_cases_settings_and_journal(open_panel, invitation, t
     panel.idle()
     assert ui.fedRunButton.toolTip == "The site has left the federation."
     assert not ui.fedRunButton.enabled
+    assert "To come back, join with a new invitation" in ui.fedStateLabel.text
+    assert ui.fedJoinButton.toolTip.startswith("Delete everything of the former federation below")
+    answering("Cancel")
+    ui.fedForgetButton.click()
+    assert (tmp_path / "site" / "key").exists()
+    answering("Delete")
+    ui.fedForgetButton.click()
+    wait_until(lambda: panel.logic.facts.state == "not-a-member")
+    panel.idle()
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["journal"]
+    assert not ui.fedTrainingCollapsibleButton.isVisible()
+    panel.join(invitation)
+    assert panel.logic.facts.state == "request-sent"
+    assert ui.fedRunButton.enabled
     keep_pictures(pictures)
 
 
-def test_rounds_as_table_and_plots_of_slicer(open_panel, tmp_path):
-    panel = open_panel(tmp_path / "nowhere")
+def test_rounds_as_table_and_plots_of_slicer(open_federation, tmp_path):
+    panel = open_federation(tmp_path / "nowhere")
     rounds = [
         {"round_number": n, "rounds": 3, "loss": loss, "dice": dice}
         for n, loss, dice in ((1, 0.9, {}), (2, 0.5, {"liver": 0.25}), (3, 0.25, {"liver": 0.75, "spleen": 0.5}))
@@ -190,42 +164,3 @@ def test_rounds_as_table_and_plots_of_slicer(open_panel, tmp_path):
     slicer.mrmlScene.Clear(False)
     training.plots.show(rounds)  # a scene that was closed takes the plots with it; they are made anew
     assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode").GetNumberOfPlotSeriesNodes() == 3
-
-
-class Stopped:
-    """What CloseQuestion knows of the logic."""
-
-    def __init__(self, running):
-        self.facts = SiteFacts("connected", "", "", "", running, 0, 0, 0.0, 0, None, {})
-        self.stops = []
-
-    def stop(self, on_done):
-        self.stops.append(on_done)
-
-
-@pytest.mark.parametrize(
-    ("running", "answer", "closes", "asked"),
-    [(False, "stay", True, 0), (True, "go on", True, 1), (True, "stay", False, 1), (True, "stop", False, 1)],
-)
-def test_closing_slicer_asks_whether_training_goes_on(running, answer, closes, asked):
-    window = QtWidgets.QMainWindow()
-    window.setObjectName("qSlicerMainWindow")
-    window.show()
-    asks = []
-    logic = Stopped(running)
-    question = CloseQuestion(logic, lambda: asks.append(1) or answer)
-    assert window.close() is closes
-    assert len(asks) == asked
-    if answer == "go on":
-        window.show()  # the exit was canceled after the answer, as when unsaved data are found
-        assert window.close()
-        assert len(asks) == 2
-    if answer == "stop":
-        assert window.isVisible()
-        (done,) = logic.stops
-        done()
-        assert not window.isVisible()
-        assert len(asks) == 1
-    question.cleanup()
-    window.setObjectName("closed")
-    window.deleteLater()

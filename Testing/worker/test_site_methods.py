@@ -16,8 +16,9 @@ from FedSegCore.federation.coordinator.admission import invite
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder, CoordinatorSettings
 from FedSegCore.federation.join_request import read_request
 from FedSegCore.federation.site.folder import SiteFolder
+from FedSegCore.federation.site.journal_entries import CaseAdded, Introduced, UsualTold
 from FedSegCore.federation.site.round_records import keep_round, read_rounds
-from FedSegCore.federation.site.status import read_status
+from FedSegCore.federation.site.status import SiteStatus, read_status, this_process, write_status
 from FedSegCore.learning.results import CaseScore, RoundRequest, RoundResult
 from FedSegCore.volumes.labels import CodedTerm, Label, LabelContract
 from FedSegCore.worker.methods import Methods
@@ -142,15 +143,50 @@ def test_control_and_a_changed_journal(methods, site):
     told = call(methods, "site.control", site=site, what="set", settings={"hours": None})
     assert (told["member"]["hours"], told["member"]["cores_free"]) == (None, 2)
     assert code_of(methods, "site.control", site=site, what="set", settings={"hours": "night"}) == "options.invalid"
-    assert call(methods, "site.control", site=site, what="pause")["state"] == "paused"
+    paused = call(methods, "site.control", site=site, what="pause")
+    assert (paused["state"], paused["member"]["paused"]) == ("request-sent", True)  # nothing that is paused is running
     assert call(methods, "site.control", site=site, what="resume")["state"] == "request-sent"
-    assert call(methods, "site.control", site=site, what="leave")["state"] == "left"
+    left = call(methods, "site.control", site=site, what="leave")
+    assert left["state"] == "left"
+    assert "join with a new invitation" in left["remedy"]
     assert code_of(methods, "site.run.start", site=site) == "site.has-left"
     file = next(Path(site, "journal").glob("journal-*.jsonl"))
     file.write_bytes(file.read_bytes().replace(b"paused", b"resumed"))
     verified = call(methods, "site.journal", site=site)
     assert not verified["verified"]["whole"]
     assert verified["rows"] == []
+    forgotten = call(methods, "site.control", site=site, what="forget")
+    assert (forgotten["state"], forgotten["member"]) == ("not-a-member", None)
+
+
+def test_what_left_is_found_behind_any_number_of_other_entries(methods, site):
+    journal = SiteFolder(Path(site)).journal
+    before = call(methods, "site.state", site=site)["member"]["journal_changed"]
+    journal.append(Introduced(training_cases=2, validation_cases=0, bytes=100, sha256="a" * 64))
+    journal.append(UsualTold(round_number=1, volumes=2, look=True, fewest_patients=5))
+    for _number in range(3):
+        journal.append(CaseAdded(case="0123456789abcdef"))
+    told = call(methods, "site.journal", site=site, only_left=True, last=2)
+    assert [row["kind"] for row in told["rows"]] == ["usual-told", "introduced"]
+    assert told["total"] == 2
+    told = call(methods, "site.journal", site=site, last=2)
+    assert ([row["kind"] for row in told["rows"]], told["total"]) == (["case-added"] * 2, 7)
+    assert call(methods, "site.state", site=site)["member"]["journal_changed"] > before > 0
+
+
+def test_a_site_that_was_shut_out_comes_back_with_a_new_key(methods, site, invitation):
+    """What its former key came to is told no more: it asks to be admitted, as at first."""
+    folder = SiteFolder(Path(site))
+    pid, started = this_process()
+    status = SiteStatus(pid=pid, started=started, processes="ended", was_connected=True, code="site.expelled", what="x")
+    write_status(folder, status)
+    before = call(methods, "site.state", site=site)
+    assert (before["state"], before["code"]) == ("problem", "site.expelled")
+    params = {"site": site, "invitation": str(invitation), "name": "north"}
+    assert call(methods, "site.join", **params, new_key=True)["again"]
+    after = call(methods, "site.state", site=site)
+    assert after["state"] == "request-sent"
+    assert after["member"]["fingerprint"] != before["member"]["fingerprint"]
 
 
 def test_rounds_are_kept_for_the_sites_own_people(methods, site):

@@ -5,11 +5,11 @@ import time
 
 import psutil
 
-from FedSegCore.common.errors import CannotDoHereError, UsageError
+from FedSegCore.common.errors import CannotDoHereError
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.private_files import private_folder
 from FedSegCore.federation.process_group import Child, child_environment
-from FedSegCore.federation.site.control import known_control
+from FedSegCore.federation.site.control import has_left, known_control
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.status import is_running, read_status
 
@@ -29,9 +29,7 @@ def start(folder: SiteFolder, progress: Progress) -> "subprocess.Popen[bytes]":
         CancelledError: cancelled; what was started is ended.
     """
     if known_control(folder).leaving:
-        raise UsageError(
-            "site.has-left", "The site has left the federation.", "Join again with a new invitation, in a new folder."
-        )
+        raise has_left()
     if is_running(folder):
         raise CannotDoHereError(
             "site.already-running", "This site is running already.", "Use the one that runs, or end it first."
@@ -101,5 +99,7 @@ def stop(folder: SiteFolder, progress: Progress) -> bool:
 
 def _still_running() -> CannotDoHereError:
     return CannotDoHereError(
-        "site.still-running", "The site did not stop.", "End its process 'fedseg site run'; it will not come back."
+        "site.still-running",
+        "The site did not stop.",
+        "Stop it again, or end its process; it will not come back.",
     )

@@ -88,7 +88,7 @@ def read_cohort_file(path: Path) -> CohortDescription:
         raise BadInputError(
             "cohort.none",
             "The site has no case to train on.",
-            "Add cases and note the consent to train on them ('fedseg site cohort add', 'consent').",
+            "Add cases, and note the consent to train on them.",
         ) from error
     except OSError as error:
         raise BadInputError(

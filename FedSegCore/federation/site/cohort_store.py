@@ -74,7 +74,7 @@ class CohortStore:
             raise BadInputError(
                 "store.no-contract",
                 "Nobody has said which structures the federation segments.",
-                "Give the federation's file with --contract.",
+                "Join with an invitation that says them, or give the federation's file of them.",
             )
         if told is not None and kept is not None and told != kept and self.index().cases:
             raise BadInputError(

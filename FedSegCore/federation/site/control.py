@@ -87,7 +87,7 @@ def read_control(folder: SiteFolder) -> Control:
         raise BadInputError(
             "control.damaged",
             "The site's control.json cannot be read.",
-            "Say again what it shall do ('fedseg site resume', or 'pause').",
+            "Say again what it shall do: go on, or stay paused.",
         ) from error
 
 
@@ -140,7 +140,7 @@ def resume(folder: SiteFolder) -> None:
     """
     control = known_control(folder)
     if control.leaving:
-        raise _has_left()
+        raise has_left()
     _keep(folder, control.model_copy(update={"paused": False}))
     folder.journal.append(ControlChanged(what="resumed"))
 
@@ -156,8 +156,11 @@ def change(folder: SiteFolder, **wanted: Any) -> Control:
     try:
         control = Control.model_validate({**before.model_dump(), **wanted})
     except ValidationError as error:
-        wrong = problems_of(error)
-        raise UsageError("options.invalid", f"This is not possible: {wrong}.", "See --help of this command.") from error
+        raise UsageError(
+            "options.invalid",
+            f"This is not possible: {problems_of(error)}.",
+            "Hours are told as 19:00-07:00, cores as a number, the device as auto, cpu or cuda.",
+        ) from error
     _keep(folder, control)
     return control
 
@@ -184,7 +187,9 @@ def forget(folder: SiteFolder) -> tuple[str, ...]:
         CannotDoHereError: ``site.not-forgotten``: something could not be deleted; call it again.
     """
     if is_running(folder):
-        raise UsageError("site.running", "The site is running.", "Leave the federation first ('fedseg site leave').")
+        raise UsageError(
+            "site.running", "The site is running.", "Stop it first, or leave the federation and wait a moment."
+        )
     folder.journal.append(ControlChanged(what="forgotten"))
     try:
         # the settings last, so that what was interrupted can be done again
@@ -207,9 +212,10 @@ def _keep(folder: SiteFolder, control: Control) -> None:
     write_text(folder.control_file, control.model_dump_json(indent=2) + "\n", private=True)
 
 
-def _has_left() -> UsageError:
+def has_left() -> UsageError:
+    """Return the error of a site that left and is asked to take part."""
     return UsageError(
         "site.has-left",
         "The site has left the federation.",
-        "To come back, join with a new invitation, in a new folder or after 'fedseg site forget'.",
+        "To come back, join with a new invitation: in another folder, or after everything here is deleted.",
     )

@@ -237,7 +237,7 @@ class SiteFolder:
             raise BadInputError(
                 "site.folder",
                 f"The folder {self.path.name} holds no site.",
-                "Make one with 'fedseg site init', or give its folder.",
+                "Join with an invitation, or choose the folder of a site.",
             ) from error
 
     def keep_settings(self, settings: SiteSettings) -> None:

@@ -18,7 +18,7 @@ from FedSegCore.learning.privacy import PrivacyRules, told_usual
 from FedSegCore.learning.results import Arrays, CaseScore, RoundResult
 
 _TIMES = ("scoring", "training")
-_REMEDY = "Nothing was sent; 'fedseg site policy' says what may leave."
+_REMEDY = "Nothing was sent; the site's policy says what may leave."
 
 
 @dataclass(frozen=True)

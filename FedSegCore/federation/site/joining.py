@@ -19,6 +19,7 @@ from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
 from FedSegCore.federation.site.journal_entries import Enrolled, InvitationAccepted
 from FedSegCore.federation.site.keys import make_site_key, read_private_key, read_public_key, short_fingerprint
 from FedSegCore.federation.site.policy import SitePolicy
+from FedSegCore.federation.site.status import is_running
 from FedSegCore.models.signing import same_fingerprint
 
 
@@ -194,6 +195,8 @@ def _take_newer(site: SiteFolder, settings: SiteSettings, new_key: bool) -> None
     if new_key:
         make_site_key(site.private_key, site.public_key)
         forget_node_id(site)
+        if not is_running(site):
+            site.status_file.unlink(missing_ok=True)  # it tells how the former key fared
         key, authority = sha256_of(site.public_key), sha256_of(site.authority_certificate)
         site.journal.append(Enrolled(key_sha256=key, authority_sha256=authority))
     site.keep_settings(settings)

@@ -113,6 +113,10 @@ class Journal:
             raise _broken(f"{error.file} breaks at line {error.line}: {error.reason}") from error
         yield from (line for line in found if isinstance(line, Line))
 
+    def changed(self) -> int:
+        """Return when an entry was last added, nanoseconds since the epoch; 0 where there is none."""
+        return self._head.stat().st_mtime_ns if self._head.exists() else 0
+
     def recent(self, since: datetime) -> Iterator[Line]:
         """Yield the good lines written since then, oldest first; files that were not written since are not opened.
 

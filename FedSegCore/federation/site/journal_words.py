@@ -54,6 +54,9 @@ _REFUSALS = {
     "cohort.none": "no case has consent to be trained on",
 }
 
+LEFT = frozenset({"left", "introduced", "usual-told", "refused"})
+"""Kinds of entries that say what left the computer, or would have."""
+
 _CONTROL = {
     "paused": "the site was paused",
     "resumed": "the site goes on",

@@ -365,7 +365,7 @@ class SiteProcesses:
         if "Exit Code: 305" in text:
             since = self._refused_since
             if since is not None and time.monotonic() - since >= SHUT_OUT_S:
-                self._end("site.expelled", "The coordinator no longer knows this site.", "Ask the coordinator.")
+                self._end("site.expelled", "The coordinator has shut this site out.", "Ask it for a new invitation.")
                 return ["the coordinator has shut this site out"]
             self._trouble = CannotDoHereError(
                 "site.not-admitted",

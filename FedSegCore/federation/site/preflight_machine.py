@@ -64,7 +64,7 @@ def app_words(folder: SiteFolder) -> str:
         "check.app",
         f"The federation runs the app {expected[:_SHOWN_DIGITS]}… of FedSegSlicer {invitation.software_version}; this"
         f" is {__version__} with the app {ours[:_SHOWN_DIGITS]}….",
-        "Install the coordinator's version, or look at the difference with 'fedseg site approve'.",
+        "Install the coordinator's version, or look at the difference and approve that app on the command line.",
     )
 
 

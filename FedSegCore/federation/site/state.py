@@ -1,7 +1,7 @@
 """A site's state in plain words, from its files alone: for the module, the status command, and whoever asks."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,10 @@ StateName = Literal[
 ]
 
 _NOT_ADMITTED = "site.not-admitted"
+_COME_BACK = (
+    "Tell the coordinator, if it does not know yet. To come back, join with a new invitation: in another folder, or "
+    "after everything here is deleted."
+)
 
 
 @dataclass(frozen=True)
@@ -73,27 +77,40 @@ def site_state(folder: SiteFolder | Path, now: datetime | None = None) -> SiteSt
     running = status is not None and status.processes != ProcessesState.ENDED and status.alive
     halt = halt_now(site, now)
     if halt is not None and halt.code == "site.left":
-        return SiteState("left", "This site has left the federation.", running=running)
-    if status is not None and status.code and status.code != _NOT_ADMITTED and (running or halt is None):
+        return SiteState("left", "This site has left the federation.", _COME_BACK, running=running)
+    if status is not None and status.code and status.code != _NOT_ADMITTED:
         return _problem(status, running)
-    if halt is not None:
-        return _paused(halt, running, status)
     if status is None or not running:
-        return _at_rest(status)
-    return _running(site, status)
+        return _also_paused(_at_rest(status), halt)
+    if not status.was_connected:
+        return _also_paused(_running(site, status), halt)
+    return _running(site, status) if halt is None else _paused(halt, status)
 
 
 def _problem(status: SiteStatus, running: bool) -> SiteState:
-    return SiteState("problem", status.what, status.remedy, status.code, running, last_message=status.last_message)
+    words = status.what if running else f"{status.what} The site is not running."
+    return SiteState("problem", words, status.remedy, status.code, running, last_message=status.last_message)
 
 
-def _paused(halt: Halt, running: bool, status: SiteStatus | None) -> SiteState:
-    last = None if status is None else status.last_message
-    if halt.until is None:
-        words, remedy = f"The site is paused: {halt.words}.", "Resume it when it may go on."
-    else:
-        words, remedy = f"The site is paused until {halt.until:%H:%M}: {halt.words}.", ""
-    return SiteState("paused", words, remedy, running=running, last_message=last, until=halt.until)
+def _paused(halt: Halt, status: SiteStatus) -> SiteState:
+    words, remedy = f"The site is paused{_until(halt)}: {halt.words}.", _resume(halt)
+    return SiteState("paused", words, remedy, running=True, last_message=status.last_message, until=halt.until)
+
+
+def _also_paused(state: SiteState, halt: Halt | None) -> SiteState:
+    """Return a state that no pause changes, with the pause named after it."""
+    if halt is None:
+        return state
+    words = f"{state.words} It is also paused{_until(halt)}: {halt.words}."
+    return replace(state, words=words, remedy=f"{state.remedy} {_resume(halt)}".strip(), until=halt.until)
+
+
+def _until(halt: Halt) -> str:
+    return "" if halt.until is None else f" until {halt.until:%H:%M}"
+
+
+def _resume(halt: Halt) -> str:
+    return "Resume it when it may go on." if halt.until is None else ""
 
 
 def _at_rest(status: SiteStatus | None) -> SiteState:
