@@ -26,11 +26,14 @@ def test_one_click_from_volume_to_result_and_the_panel_stays_alive(open_panel, p
     assert panel.parameters.inputVolume is volume
     assert ui.modalityLabel.text.startswith("CT, ")
     assert [ui.releaseComboBox.itemText(n) for n in range(ui.releaseComboBox.count)] == [
-        "tiny-CT, version 2", "tiny-CT, version 1"]  # fmt: skip
+        "tiny-CT, version 2 (signer unknown)", "tiny-CT, version 1 (signer unknown)"]  # fmt: skip
     assert ui.releaseComboBox.currentIndex == 0
     assert "liver" in ui.releaseLabel.text
-    for words in ("tiny-CT-v2", "federation tests (fedavg)", "Signed by ", "No scores."):
-        assert words in ui.releaseComboBox.toolTip
+    ui.aboutCollapsibleButton.collapsed = False
+    assert ui.aboutLabel.isVisible()
+    for words in ("tiny-CT-v2", "federation tests (fedavg)", "Signer unknown", "No scores."):
+        assert words in ui.aboutLabel.text
+    ui.aboutCollapsibleButton.collapsed = True
     ticks = Ticks(10)
     stages = []
     panel.logic.progressed.connect(lambda progress: stages.append(ui.progressLabel.text))
@@ -51,6 +54,7 @@ def test_one_click_from_volume_to_result_and_the_panel_stays_alive(open_panel, p
     names = [name.split("  ")[0] for name, _ in table_of(ui)]
     assert names == ["Liver", "Right kidney", "Left kidney", "Spleen", "Lesion"]
     assert "tiny-CT-v2" in ui.resultLabel.text
+    assert "Signer unknown" in ui.resultLabel.text
     panel.widget.exit()
     panel.widget.enter()
     assert ui.resultCollapsibleButton.isVisible()  # still there after a look at another module
@@ -218,7 +222,7 @@ def test_another_volume_clears_the_former_result(open_panel, patients):
     assert not panel.ui.segmentButton.enabled
     panel.ui.modalityComboBox.currentIndex = 2
     panel.ready()
-    assert panel.ui.releaseComboBox.currentText == "tiny-MR, version 1"
+    assert panel.ui.releaseComboBox.currentText == "tiny-MR, version 1 (signer unknown)"
 
 
 @pytest.mark.parametrize("width", [340, 420])

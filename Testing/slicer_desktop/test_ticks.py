@@ -1,4 +1,4 @@
-"""The ticks by which tests see a panel stay alive: a blocked GUI thread is seen, a busy machine is not taken for one."""
+"""The ticks by which tests see a panel stay alive: a blocked GUI thread is seen, a busy machine is none."""
 
 import os
 import subprocess
