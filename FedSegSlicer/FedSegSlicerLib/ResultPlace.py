@@ -182,7 +182,8 @@ def resultOfFrame(images: "vtkMRMLSequenceNode", index: int) -> "vtkMRMLSegmenta
 def placeOf(volumeNode: "vtkMRMLScalarVolumeNode") -> ResultPlace:
     """Return where a volume's result goes: for one that shows a sequence, the moment it shows now."""
     scene = volumeNode.GetScene()
-    for number in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")):
+    browsers = scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode") if scene is not None else 0
+    for number in range(browsers):
         browser = scene.GetNthNodeByClass(number, "vtkMRMLSequenceBrowserNode")
         images, master = browser.GetSequenceNode(volumeNode), browser.GetMasterSequenceNode()
         if images is not None and master is not None:

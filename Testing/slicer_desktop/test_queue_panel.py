@@ -121,6 +121,20 @@ def test_marks_and_states_stay_when_the_module_is_left_and_entered(open_panel, p
     assert rows_of(panel) == [("another", "", True)]
 
 
+def test_closing_the_scene_ends_the_queue(open_panel, patients):
+    for name in ("first", "second"):
+        load_volume(patients["CT"], name)
+    panel = opened(open_panel)
+    panel.ui.queueButton.click()
+    wait_until(lambda: panel.ui.progressBar.value > 0)
+    slicer.mrmlScene.Clear(False)
+    wait_until(lambda: not panel.logic.isBusy)
+    assert rows_of(panel) == []
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    panel.ui.inputSelector.setCurrentNode(load_volume(patients["CT"]))
+    panel.ready()
+
+
 def test_the_button_says_why_it_cannot_be_pressed(open_panel, patients):
     panel = open_panel()
     button = panel.ui.queueButton

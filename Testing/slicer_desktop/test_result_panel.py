@@ -33,6 +33,7 @@ def test_one_click_from_volume_to_result_and_the_panel_stays_alive(open_panel, p
     assert ui.aboutLabel.isVisible()
     for words in ("tiny-CT-v2", "federation tests (fedavg)", "Signer unknown", "No scores."):
         assert words in ui.aboutLabel.text
+    assert ui.aboutLabel.focusPolicy & qt.Qt.TabFocus  # its text can be reached and read without a mouse
     ui.aboutCollapsibleButton.collapsed = True
     ticks = Ticks(10)
     stages = []
@@ -239,6 +240,10 @@ def test_pictures_of_every_state_have_no_clipped_text(open_panel, patients, tmp_
     panel.ui.inputSelector.setCurrentNode(volume)
     panel.ready()
     picture("ready")
+    panel.ui.aboutCollapsibleButton.collapsed = False
+    picture("about")
+    assert panel.widget.parent._qt_object.minimumSizeHint().width() <= width  # Slicer would scroll sideways
+    panel.ui.aboutCollapsibleButton.collapsed = True
     panel.ui.releaseComboBox.currentIndex = 1
     panel.ui.segmentButton.click()
     wait_until(lambda: panel.ui.progressBar.value > 150)

@@ -97,7 +97,12 @@ def test_a_color_image_can_be_chosen_and_is_taken_for_a_picture(open_panel):
     wait_until(lambda: panel.ui.modalityLabel.text)
     assert not panel.ui.messageLabel.isVisible()
     assert panel.ui.modalityLabel.text.startswith("Endoscopy, ")
-    panel.ui.modalityComboBox.currentIndex = 1  # its user says it is a CT, and is believed
+    panel.ui.modalityComboBox.currentIndex = 1
+    panel.ready()
+    panel.ui.segmentButton.click()
+    panel.idle()
+    assert "image.not-hounsfield" in panel.ui.messageLabel.text  # it cannot be a CT
+    panel.ui.modalityComboBox.currentIndex = 2  # a picture of an MR slice
     panel.ready()
     panel.ui.segmentButton.click()
     panel.idle()
