@@ -178,6 +178,7 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onSite(self, site: str) -> None:
         """Let the See tab use the site that was joined or found."""
         self.ui.seeSitePathEdit.currentPath = site
+        self.segmentTab.refresh()  # whose models are trusted has changed
 
     def _onReleased(self, release: str) -> None:
         """Let Segment list a model that was taken in, also where it has had no folder of models yet."""
@@ -259,9 +260,10 @@ class FedSegSlicerLogic(ScriptedLoadableModuleLogic):
         """Return a SegmentLogic with a worker of its own."""
         from FedSegSlicerLib.QtTimer import callLater
         from FedSegSlicerLib.SegmentLogic import SegmentLogic
+        from FedSegSlicerLib.Settings import siteFolder
         from FedSegSlicerLib.VolumeExchange import VolumeExchange
 
-        return SegmentLogic(self.makeSession(), VolumeExchange(callLater), callLater)
+        return SegmentLogic(self.makeSession(), VolumeExchange(callLater), callLater, siteFolder)
 
     def makeSeeLogic(self) -> "object":
         """Return a SeeLogic with a worker of its own, so that a segmentation does not hold it up."""

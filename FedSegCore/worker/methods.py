@@ -309,6 +309,7 @@ class Methods:
             release=params.release,
             modality=params.modality,
             frame=params.frame,
+            trusted=params.keys(),
         )
         with Watch() as watch:
             done = segment_file(self._segmenters[params.device], order, progress)

@@ -371,9 +371,9 @@ class SiteMethods:
 
 
 def _consent(by: str | None, given: Day) -> "Consent | None":
-    from FedSegCore.federation.site.cohort_index import Consent
+    from FedSegCore.federation.site.cohort_index import consent_of
 
-    return None if by is None else Consent(by=by, given=given or date.today())
+    return None if by is None else consent_of(by, given)
 
 
 def _store(site: Path) -> "CohortStore":

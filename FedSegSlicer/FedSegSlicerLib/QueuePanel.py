@@ -6,7 +6,6 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .SegmentLogic import State
 from .SegmentQueue import Decide, Entry, SegmentQueue, entriesOfScene
 from .Settings import RELEASES_FOLDER, readSetting
 from .Tables import fitTable, prepareTable
@@ -34,13 +33,15 @@ class QueuePanel:
         self._decide = decide
         self._device = device
         self._entries: list[Entry] = []
+        self._known: dict[str, Entry] = {}
+        self._leftOut: set[str] = set()
         prepareTable(self.ui.queueTable, 0, MOST_ROWS)
         # What cannot be segmented says why, in a sentence: both columns wrap their words.
         self.ui.queueTable.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)
         self.ui.queueCollapsibleButton.collapsed = True
         self.ui.queueCollapsibleButton.connect("contentsCollapsed(bool)", self._onFolded)
         self.ui.queueButton.connect("clicked(bool)", self._onButton)
-        self.ui.queueTable.connect("itemChanged(QTableWidgetItem*)", lambda _item: self.update())
+        self.ui.queueTable.connect("itemChanged(QTableWidgetItem*)", lambda _item: self._onMarked())
         queue.changed.connect(self._onChanged)
         self.update()
 
@@ -49,25 +50,54 @@ class QueuePanel:
         self.queue.changed.disconnect(self._onChanged)
 
     def refresh(self) -> None:
-        """List the scene's images again, all marked, unless some are being segmented."""
+        """List the scene's images again, unless some are being segmented.
+
+        New ones are marked; of the others it is kept whether they were, and what became of them.
+        """
         if not self.queue.isRunning:
-            self._entries = entriesOfScene()
-            self._fill(self._entries)
+            known = self._known
+            self._entries = [
+                known[now.volumeId].asNow(now) if now.volumeId in known else now for now in entriesOfScene()
+            ]
+            self._known = {entry.volumeId: entry for entry in self._entries}
+            self._fill()
+        self.update()
+
+    def forget(self) -> None:
+        """Forget everything, as when the scene is closed."""
+        self._entries = []
+        self._known.clear()
+        self._leftOut.clear()
+        self._fill()
         self.update()
 
     def update(self) -> None:
         """Say what the button does now."""
         button = self.ui.queueButton
         running, marked = self.queue.isRunning, self._marked()
-        free = self.queue.logic.state is State.IDLE
+        reason = "" if running else self._reasonNotReady(marked)
         what = _("Segment one volume") if len(marked) == 1 else _("Segment {count} volumes").format(count=len(marked))
         button.text = _("Cancel all") if running else what
-        button.enabled = running or (bool(marked) and free and bool(readSetting(RELEASES_FOLDER)))
-        button.toolTip = (
+        button.enabled = not reason
+        button.toolTip = reason or (
             _("Stop the present volume and leave out the rest; what is finished stays.")
             if running
-            else _("Segment the marked images one after the other, each with the newest model that fits it.")
+            else _(
+                "Segment the marked images one after the other, each with the newest model for what it is; what is "
+                "chosen above counts only where that cannot be told."
+            )
         )
+
+    def _reasonNotReady(self, marked: list[Entry]) -> str:
+        if not self._entries:
+            return _("There is no image in the scene.")
+        if not marked:
+            return _("Mark the images to segment.")
+        if self.queue.logic.isBusy:
+            return _("A volume is being segmented; wait until it is finished, or cancel it.")
+        if not readSetting(RELEASES_FOLDER):
+            return _("Choose the folder of your federation's models under Settings.")
+        return ""
 
     def _onFolded(self, folded: bool) -> None:
         if not folded:
@@ -78,17 +108,27 @@ class QueuePanel:
             if self.queue.isRunning:
                 self.queue.cancelAll()
                 return
-            self._entries = [Entry(entry.name, entry.parts) for entry in self._marked()]
-            self._fill(self._entries)
+            self._entries = [entry.again() for entry in self._marked()]
+            self._known.update({entry.volumeId: entry for entry in self._entries})
+            self._fill()
             self.queue.start(self._entries, self._decide, readSetting(RELEASES_FOLDER), self._device())
             self.update()
 
+    def _onMarked(self) -> None:
+        marked = {entry.volumeId for entry in self._marked()}
+        self._leftOut -= marked
+        self._leftOut |= {entry.volumeId for entry in self._entries} - marked
+        self.update()
+
     def _onChanged(self) -> None:
-        for row, entry in enumerate(self._entries):
-            item = self.ui.queueTable.item(row, 1)
-            if item is not None:
-                item.setText(entry.words())
-                item.setToolTip(entry.error.remedy if entry.error is not None else "")
+        blocked = self.ui.queueTable.blockSignals(True)  # words are no marks
+        try:
+            for row, entry in enumerate(self._entries):
+                item = self.ui.queueTable.item(row, 1)
+                if item is not None:
+                    _say(item, entry)
+        finally:
+            self.ui.queueTable.blockSignals(blocked)
         fitTable(self.ui.queueTable, MOST_ROWS)
         self.update()
 
@@ -100,8 +140,8 @@ class QueuePanel:
             if table.item(row, 0) is not None and table.item(row, 0).checkState() == qt.Qt.Checked
         ]
 
-    def _fill(self, entries: list[Entry]) -> None:
-        table = self.ui.queueTable
+    def _fill(self) -> None:
+        table, entries = self.ui.queueTable, self._entries
         blocked = table.blockSignals(True)
         try:
             table.setRowCount(len(entries))
@@ -110,9 +150,15 @@ class QueuePanel:
                 moments = _(" ({count} moments)").format(count=count) if count > 1 else ""
                 name = qt.QTableWidgetItem(entry.name + moments)
                 name.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled)
-                name.setCheckState(qt.Qt.Checked)
+                name.setCheckState(qt.Qt.Unchecked if entry.volumeId in self._leftOut else qt.Qt.Checked)
                 table.setItem(row, 0, name)
                 table.setItem(row, 1, qt.QTableWidgetItem(""))
+                _say(table.item(row, 1), entry)
         finally:
             table.blockSignals(blocked)
         fitTable(table, MOST_ROWS)
+
+
+def _say(item: "qt.QTableWidgetItem", entry: Entry) -> None:
+    item.setText(entry.words())
+    item.setToolTip(entry.error.remedy if entry.error is not None else "")

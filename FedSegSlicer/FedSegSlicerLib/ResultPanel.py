@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import qt
 from slicer.i18n import tr as _
 
+from .ResultPlace import placeOf
 from .SaveDialog import askFileToWrite
-from .SegmentationResult import ResultRow, findResult
+from .SegmentationResult import ResultRow
 from .SegmentExport import dicomFilesOf
 from .SegmentLogic import SegmentLogic
 from .SegmentTypes import Outcome
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 COLOR_SIDE = 14
 ROW_MARGIN = 8
+MOST_ROWS = 16
+"""Structures shown at once; more are scrolled, also with the arrow keys."""
 CHECK_MARK = "\u26a0"
 
 
@@ -47,17 +50,19 @@ class ResultPanel:
     def clear(self) -> None:
         """Show nothing."""
         self._volume = self._outcome = None
+        self._key = ""
         self.ui.resultCollapsibleButton.setVisible(False)
 
-    def keep(self, outcome: Outcome, volume: "vtkMRMLScalarVolumeNode") -> None:
-        """Remember what was found in a volume, to show it whenever that volume is chosen."""
-        self._outcomes[volume.GetID()] = outcome
-        self._takenBack.discard(volume.GetID())
+    def keep(self, outcome: Outcome) -> None:
+        """Remember what was found in a volume or a moment, to show it whenever that is chosen."""
+        self._outcomes[outcome.place] = outcome
+        self._takenBack.discard(outcome.place)
 
     def choose(self, volume: "vtkMRMLScalarVolumeNode | None") -> bool:
-        """Show what was found in a volume, and return whether anything is known."""
-        outcome = self._outcomes.get(volume.GetID()) if volume is not None else None
-        if outcome is None or findResult(volume) is not outcome.node:
+        """Show what was found in a volume, or in the moment it shows now, and return whether anything is known."""
+        place = placeOf(volume) if volume is not None else None
+        outcome = self._outcomes.get(place.key()) if place is not None else None
+        if outcome is None or place.result() is None:
             self.clear()
             return False
         self._fill(outcome, volume)
@@ -70,7 +75,7 @@ class ResultPanel:
         self.clear()
 
     def _fill(self, outcome: Outcome, volume: "vtkMRMLScalarVolumeNode") -> None:
-        self._outcome, self._volume = outcome, volume
+        self._outcome, self._volume, self._key = outcome, volume, outcome.place
         self.ui.resultTable.setHorizontalHeaderItem(2, qt.QTableWidgetItem(_meanCaption(outcome.intensityUnit)))
         self._fillTable(outcome.rows)
         self.ui.checkLabel.text = checkWords(outcome.rows, outcome.checks)
@@ -88,18 +93,19 @@ class ResultPanel:
             widget.enabled = not self._isTakenBack()
 
     def _onUndo(self, _checked: bool = False) -> None:
-        self.logic.undo(self._volume)
-        if not self.logic.canUndo(self._volume):
-            self._outcomes.pop(self._volume.GetID(), None)
+        volume, key = self._volume, self._key
+        self.logic.undo(volume)
+        if not self.logic.canUndo(volume):
+            self._outcomes.pop(key, None)
             self.clear()  # there was nothing before
         else:
-            self._takenBack ^= {self._volume.GetID()}
+            self._takenBack ^= {key}
             self.update()
             self._sayHow()
         self._onUndone()
 
     def _isTakenBack(self) -> bool:
-        return self._volume is not None and self._volume.GetID() in self._takenBack
+        return self._key in self._takenBack
 
     def _sayHow(self) -> None:
         back = _("What was there before is back. Redo shows this result again.")
@@ -146,9 +152,9 @@ class ResultPanel:
         table.setRowCount(len(rows))
         for number, row in enumerate(rows):
             self._fillRow(number, row)
-        # As high as its rows, so that it never scrolls; hints, because nothing has its size yet while it is hidden.
+        # As high as its rows; hints, because nothing has its size yet while it is hidden.
         header = table.horizontalHeader().sizeHint.height()
-        height = len(rows) * table.verticalHeader().defaultSectionSize
+        height = min(len(rows), MOST_ROWS) * table.verticalHeader().defaultSectionSize
         table.setFixedHeight(header + height + 2 * table.frameWidth)
 
     def _fillRow(self, number: int, row: ResultRow) -> None:
@@ -199,6 +205,7 @@ def resultWords(outcome: Outcome) -> str:
             device=_("the graphics card") if outcome.device.startswith("cuda") else _("the processor"),
         ),
         *outcome.notes,
+        *([] if outcome.isTrusted else [_("Signer unknown: nobody has said here whose model this is.")]),
         _("Not a medical device: check the result before you use it."),
     ]
     return " ".join(words)

@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .ResultPieces import Pieces
-from .SegmentationResult import RELEASE, ROLE, Former, placeResult, show
+from .SegmentationResult import RELEASE, ROLE, Former, findResult, keepNamesAndColors, placeResult, show, undo
 
 if TYPE_CHECKING:
     from slicer import (
@@ -22,11 +22,20 @@ if TYPE_CHECKING:
 class ResultPlace(Protocol):
     """Takes a result into the scene."""
 
+    def key(self) -> str:
+        """Return what tells this place from all others of the scene."""
+
     def isPresent(self) -> bool:
         """Return whether what was segmented is still there."""
 
     def put(self, segmentation: "vtkSegmentation", release: str) -> Former:
         """Put the result into the scene; return what it replaced."""
+
+    def result(self) -> "vtkMRMLSegmentationNode | None":
+        """Return what is there now."""
+
+    def undo(self, former: Former) -> Former | None:
+        """Restore what ``put`` replaced; return what that replaced, None where nothing is left."""
 
     def show(self, former: Former, pieces: Pieces) -> Iterator[None]:
         """Show it, in short steps."""
@@ -42,6 +51,10 @@ class VolumePlace:
     def __init__(self, volumeNode: "vtkMRMLScalarVolumeNode") -> None:
         self._volumeNode = volumeNode
 
+    def key(self) -> str:
+        """See ResultPlace."""
+        return str(self._volumeNode.GetID())
+
     def isPresent(self) -> bool:
         """See ResultPlace."""
         return bool(slicer.mrmlScene.IsNodePresent(self._volumeNode))
@@ -49,6 +62,14 @@ class VolumePlace:
     def put(self, segmentation: "vtkSegmentation", release: str) -> Former:
         """See ResultPlace."""
         return placeResult(segmentation, self._volumeNode, release)
+
+    def result(self) -> "vtkMRMLSegmentationNode | None":
+        """See ResultPlace."""
+        return findResult(self._volumeNode) if self.isPresent() else None
+
+    def undo(self, former: Former) -> Former | None:
+        """See ResultPlace."""
+        return undo(former)
 
     def show(self, former: Former, pieces: Pieces) -> Iterator[None]:
         """See ResultPlace."""
@@ -72,22 +93,52 @@ class FramePlace:
         self._images = images
         self._index = index
 
+    def key(self) -> str:
+        """See ResultPlace."""
+        return f"{self._images.GetID()} {self._images.GetNthIndexValue(self._index)}"
+
     def isPresent(self) -> bool:
         """See ResultPlace."""
         scene = slicer.mrmlScene
         return bool(scene.IsNodePresent(self._browser) and scene.IsNodePresent(self._images))
 
     def put(self, segmentation: "vtkSegmentation", release: str) -> Former:
-        """See ResultPlace."""
+        """See ResultPlace. Names and colors the user gave to this moment's former segments are kept."""
         results = resultSequence(self._images) or self._newSequence()
-        moment = slicer.vtkMRMLSegmentationNode()
-        moment.SetName(results.GetName())
-        moment.SetAndObserveSegmentation(segmentation)
-        moment.SetAttribute(RELEASE, release)
-        results.SetDataNodeAtValue(moment, self._images.GetNthIndexValue(self._index))
+        node = self.result()
+        if node is None:
+            empty = slicer.vtkMRMLSegmentationNode()
+            empty.SetName(results.GetName())
+            results.SetDataNodeAtValue(empty, self._images.GetNthIndexValue(self._index))  # which makes a copy
+            node = self.result()
+            former = Former(node, None, "")
+        else:
+            former = Former(node, node.GetSegmentation(), node.GetAttribute(RELEASE) or "")
+            keepNamesAndColors(former.segmentation, segmentation)
+        node.SetAndObserveSegmentation(segmentation)
+        node.SetAttribute(RELEASE, release)
         if not self._browser.IsSynchronizedSequenceNode(results, True):
             self._browser.AddSynchronizedSequenceNode(results)
-        return Former(moment, None, "")
+            self._browser.SetSaveChanges(results, True)  # what the user changes stays when another moment is shown
+            # A moment without a result shows none, and not that of the moment before.
+            self._browser.SetMissingItemMode(results, self._browser.MissingItemSetToDefault)
+        return former
+
+    def result(self) -> "vtkMRMLSegmentationNode | None":
+        """See ResultPlace."""
+        return resultOfFrame(self._images, self._index) if self.isPresent() else None
+
+    def undo(self, former: Former) -> Former | None:
+        """See ResultPlace."""
+        node, results, present = self.result(), resultSequence(self._images), None
+        if former.segmentation is None:
+            results.RemoveDataNodeAtValue(self._images.GetNthIndexValue(self._index))
+        else:
+            present = Former(node, node.GetSegmentation(), node.GetAttribute(RELEASE) or "")
+            node.SetAndObserveSegmentation(former.segmentation)
+            node.SetAttribute(RELEASE, former.release)
+        slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browser)
+        return present
 
     def show(self, _former: Former, pieces: Pieces) -> Iterator[None]:
         """See ResultPlace: the image and the result of this moment."""
@@ -126,3 +177,17 @@ def resultOfFrame(images: "vtkMRMLSequenceNode", index: int) -> "vtkMRMLSegmenta
     """Return the result of one moment of a sequence of images."""
     results = resultSequence(images)
     return results.GetDataNodeAtValue(images.GetNthIndexValue(index)) if results is not None else None
+
+
+def placeOf(volumeNode: "vtkMRMLScalarVolumeNode") -> ResultPlace:
+    """Return where a volume's result goes: for one that shows a sequence, the moment it shows now."""
+    scene = volumeNode.GetScene()
+    browsers = scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode") if scene is not None else 0
+    for number in range(browsers):
+        browser = scene.GetNthNodeByClass(number, "vtkMRMLSequenceBrowserNode")
+        images, master = browser.GetSequenceNode(volumeNode), browser.GetMasterSequenceNode()
+        if images is not None and master is not None:
+            value = master.GetNthIndexValue(browser.GetSelectedItemNumber())
+            index = images.GetItemNumberFromIndexValue(value)
+            return FramePlace(browser, images, index) if index >= 0 else VolumePlace(volumeNode)
+    return VolumePlace(volumeNode)

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import slicer
 from slicer.i18n import tr as _
 
 from .Errors import UserError
 from .JsonRpcClient import Progress
 from .ResultImport import ResultImport, goneError
-from .ResultPlace import ResultPlace, VolumePlace
-from .SegmentationResult import Former, findResult, resultRows, undo
+from .ResultPlace import ResultPlace, VolumePlace, placeOf
+from .SegmentationResult import Former, resultRows
 from .SegmentExport import SegmentExport
 from .SegmentTypes import Expectation, Inspection, Outcome, Release
 from .Signal import Signal
@@ -40,12 +39,17 @@ class SegmentLogic:
         session: the worker.
         exchange: files to the worker.
         callLater: see CallLater.
+        site: returns the folder of this computer's site, whose coordinator's releases are trusted and all others
+            refused; ``""`` where there is none: then any release that is whole can be used, and none is trusted.
 
     >>> logic.finished.connect(lambda outcome: print(outcome.rows))
     >>> logic.segment(volumeNode, "CT", "demo-CT-v3", releasesFolder, "auto")
     """
 
-    def __init__(self, session: WorkerSession, exchange: VolumeExchange, callLater: CallLater) -> None:
+    def __init__(
+        self, session: WorkerSession, exchange: VolumeExchange, callLater: CallLater,
+        site: Callable[[], str] = lambda: "",
+    ) -> None:  # fmt: skip
         self.session = session
         self.inspected = Signal()
         self.expected = Signal()
@@ -56,14 +60,37 @@ class SegmentLogic:
         self.state = State.IDLE
         self._exchange = exchange
         self._callLater = callLater
+        self._site = site
+        self._reservedBy: object | None = None
+        self._image: Path | None = None
         self._request: Request | None = None
         self._import: ResultImport | None = None
-        self._formers: dict[str, Former] = {}
+        self._formers: dict[str, tuple[ResultPlace, Former]] = {}
         self.longestStepSeconds = 0.0
         self._run = 0
         self._inspection = 0
         self._expecting = 0
         self._listing = 0
+
+    @property
+    def isBusy(self) -> bool:
+        """Whether something is being segmented, or somebody has reserved the logic to segment several volumes."""
+        return self.state is not State.IDLE or self._reservedBy is not None
+
+    def reserve(self, owner: object) -> None:
+        """Let nobody but ``owner`` segment until ``release`` is called.
+
+        Raises:
+            UserError: ``segment.busy``.
+        """
+        if self.isBusy:
+            raise busyError()
+        self._reservedBy = owner
+
+    def release(self, owner: object) -> None:
+        """Let others segment again."""
+        if self._reservedBy is owner:
+            self._reservedBy = None
 
     def inspect(self, volumeNode: "vtkMRMLScalarVolumeNode") -> None:
         """Find out the volume's modality; ``inspected`` gets (Inspection or UserError) of the last volume asked for."""
@@ -85,11 +112,16 @@ class SegmentLogic:
             return
 
         def ask(path: Path) -> None:
-            self.session.request("inspect", {"image": str(path)}, onResult=answer, onError=tell)
+            def answer(result: dict[str, Any]) -> None:
+                guess = result["modality"]
+                end(Inspection(guess["value"], guess["confidence"], guess["reason"]))
 
-        def answer(result: dict[str, Any]) -> None:
-            guess = result["modality"]
-            tell(Inspection(guess["value"], guess["confidence"], guess["reason"]))
+            def end(found: Inspection | UserError) -> None:
+                self._exchange.letGo(path)
+                tell(found)
+
+            self._exchange.keep(path)
+            self.session.request("inspect", {"image": str(path)}, onResult=answer, onError=end)
 
         try:
             self._exchange.export(volumeNode, ask, tell)
@@ -124,14 +156,18 @@ class SegmentLogic:
                 self.releasesListed.emit(releases, error)
 
         def answer(result: dict[str, Any]) -> None:
-            broken = [UserError(entry["code"], entry["cause"], entry["remedy"]) for entry in result["broken"]]
+            broken = [_refusal(entry) for entry in result["broken"]]
             tell([Release.fromWorker(row) for row in result["releases"]], broken[0] if broken else None)
 
-        self.session.request("releases", {"folder": folder}, answer, lambda error: tell([], error))
+        self.session.request("releases", {"folder": folder, **self._trust()}, answer, lambda error: tell([], error))
+
+    def _trust(self) -> dict[str, str]:
+        site = self._site()
+        return {"site": site} if site else {}
 
     def segment(
         self, volumeNode: "vtkMRMLScalarVolumeNode", modality: str, release: str, releasesFolder: str, device: str,
-        place: ResultPlace | None = None,
+        place: ResultPlace | None = None, owner: object = None,
     ) -> None:  # fmt: skip
         """Segment a volume: ``progressed`` as it goes, then ``finished`` (Outcome) or ``failed`` (UserError), once.
 
@@ -142,12 +178,13 @@ class SegmentLogic:
             releasesFolder: where that release is.
             device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
             place: where the result goes; None puts it beside the volume.
+            owner: who has reserved the logic, if somebody has.
 
         Raises:
-            UserError: the volume cannot be segmented; nothing was started.
+            UserError: the volume cannot be segmented, or ``segment.busy``; nothing was started.
         """
-        if self.state is not State.IDLE:
-            return
+        if self.state is not State.IDLE or self._reservedBy is not owner:
+            raise busyError()
         checkVolume(volumeNode)
         folder = self._exchange.folder()
         self._run += 1
@@ -161,10 +198,13 @@ class SegmentLogic:
             "releases": releasesFolder,
             "device": device,
             "pieces": str(pieces),
+            **self._trust(),
         }
 
         def ask(path: Path) -> None:
             if self._isCurrent(number):
+                self._image = path
+                self._exchange.keep(path)
                 self._request = self.session.request(
                     "segment",
                     {**params, "image": str(path)},
@@ -191,8 +231,10 @@ class SegmentLogic:
 
     def canUndo(self, volumeNode: "vtkMRMLScalarVolumeNode | None") -> bool:
         """Return whether ``undo`` can restore what this volume's result replaced."""
-        former = self._formers.get(volumeNode.GetID()) if volumeNode is not None else None
-        return former is not None and slicer.mrmlScene.IsNodePresent(former.node) and self.state is State.IDLE
+        if volumeNode is None or self.isBusy:
+            return False
+        place = placeOf(volumeNode)
+        return place.key() in self._formers and place.result() is not None
 
     def undo(self, volumeNode: "vtkMRMLScalarVolumeNode") -> None:
         """Restore what was there before the last run, with all the user did to it; once more brings the result back.
@@ -201,16 +243,18 @@ class SegmentLogic:
         """
         if not self.canUndo(volumeNode):
             return
-        back = undo(self._formers.pop(volumeNode.GetID()))
+        key = placeOf(volumeNode).key()
+        place, former = self._formers.pop(key)
+        back = place.undo(former)
         if back is not None:
-            self._formers[volumeNode.GetID()] = back
+            self._formers[key] = (place, back)
 
     def export(
         self, volumeNode: "vtkMRMLScalarVolumeNode", output: Path, onDone: Callable[[], None],
         onError: Callable[[UserError], None],
     ) -> None:  # fmt: skip
         """Write a volume's result as it is now to a file (``.seg.nrrd``, ``.nii.gz``, ``.nrrd``, ``.dcm``)."""
-        node = findResult(volumeNode)
+        node = placeOf(volumeNode).result()
         if node is None:
             error = UserError("export.empty", _("There is no segment to export."), _("Segment the volume first."))
             self._callLater(0, lambda: onError(error))
@@ -261,32 +305,49 @@ class SegmentLogic:
             place,
             pieces,
             result,
-            lambda former: self._finish(volumeNode, place, former, result),
+            lambda former: self._finish(place, former, result),
             lambda error: self._fail(number, error),
         )
 
-    def _finish(
-        self, volumeNode: "vtkMRMLScalarVolumeNode", place: ResultPlace, former: Former, result: dict[str, Any]
-    ) -> None:
+    def _finish(self, place: ResultPlace, former: Former, result: dict[str, Any]) -> None:
         if not place.isPresent():
             self._fail(self._run, goneError())
             return
         self._end()
-        if slicer.mrmlScene.IsNodePresent(former.node):
-            self._formers[volumeNode.GetID()] = former
+        if place.result() is not None:
+            self._formers[place.key()] = (place, former)
         rows = tuple(resultRows(former.node, result["segments"], result["please_check"]))
         self.finished.emit(
             Outcome(
                 former.node, rows, result["release"], result["modality"], result["device"], result["seconds"],
                 tuple(result["notes"]), result["intensity_unit"] or "",
                 tuple(doubt["reason"] for doubt in result["please_check"] if not doubt["label"]),
+                place.key(), result["trusted"],
             )
         )  # fmt: skip
 
     def _end(self) -> None:
         self.state, self._request = State.IDLE, None
+        if self._image is not None:
+            self._exchange.letGo(self._image)
+            self._image = None
         if self._import is not None:
             self._import.stop()
             self.longestStepSeconds = self._import.longestSeconds
             self._import = None
         shutil.rmtree(self._exchange.folder() / f"result-{self._run}", ignore_errors=True)
+
+
+def busyError() -> UserError:
+    """Return the error of a segmentation that is asked for while another one runs."""
+    return UserError(
+        "segment.busy", _("Another volume is being segmented."), _("Wait until that is finished, or cancel it.")
+    )
+
+
+def _refusal(entry: dict[str, str]) -> UserError:
+    """Return why a release is not listed, from the worker's {name, code, cause, remedy}."""
+    remedy = entry["remedy"]
+    if entry["code"] == "release.signer-unknown":
+        remedy = _("It is not used: your site takes models of its own coordinator only. Ask where it came from.")
+    return UserError(entry["code"], entry["cause"], remedy)

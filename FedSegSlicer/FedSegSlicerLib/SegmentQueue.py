@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import slicer
@@ -13,6 +13,7 @@ from .ResultPlace import FramePlace, ResultPlace, VolumePlace
 from .SegmentLogic import SegmentLogic, State
 from .SegmentTypes import Inspection, Outcome
 from .Signal import Signal
+from .WordsForPeople import modalityName
 from .WorkerSession import cancelledError
 
 if TYPE_CHECKING:
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
 Decide = Callable[[Inspection], tuple[str, str]]
 """From what a volume seems to be to the modality and the release to use; raises UserError if it cannot be said."""
 
+MOST_MOMENTS = 6
+"""How many moments of a sequence are named that a person should look at."""
+
 
 class Status(enum.Enum):
     """How far an entry is."""
 
+    LISTED = "listed"
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
@@ -39,31 +44,60 @@ class Entry:
     Attributes:
         name: what people read.
         parts: the volumes, each with where its result goes.
+        volumeId: the node that people choose.
         status: how far it is.
+        modalities: what its parts were taken for, DICOM modality codes.
         done: how many parts were segmented.
         toCheck: structures, of all parts, that a person should look at, and parts that need a look as a whole.
+        momentsToCheck: numbers, from 1, of the parts these are in.
         error: the last error.
     """
 
     name: str
     parts: list[tuple["vtkMRMLScalarVolumeNode", ResultPlace]]
-    status: Status = Status.WAITING
+    volumeId: str = ""
+    status: Status = Status.LISTED
+    modalities: list[str] = field(default_factory=list)
     done: int = 0
     toCheck: int = 0
+    momentsToCheck: list[int] = field(default_factory=list)
     error: UserError | None = field(default=None)
 
+    def again(self) -> "Entry":
+        """Return it as it is before it is segmented."""
+        return Entry(self.name, self.parts, self.volumeId, Status.WAITING)
+
+    def asNow(self, now: "Entry") -> "Entry":
+        """Return what is known of it with the name and the parts that ``now`` has."""
+        return replace(self, name=now.name, parts=now.parts) if len(self.parts) == len(now.parts) else now
+
     def words(self) -> str:
-        """Return how far it is, in words."""
-        if self.status is Status.FAILED:
-            return self.error.cause
-        counted = _("{done} of {all}").format(done=self.done, all=len(self.parts)) if len(self.parts) > 1 else ""
+        """Return how far it is and what it was taken for, in words; ``""`` where nobody has asked for it."""
+        if self.status is Status.LISTED:
+            return ""
+        hasFailed = self.status is Status.FAILED
+        counted = _("{done} of {all} done") if hasFailed else _("{done} of {all}")
+        counted = counted.format(done=self.done, all=len(self.parts)) if len(self.parts) > 1 else ""
         words = {
             Status.WAITING: _("waiting"),
             Status.RUNNING: _("running"),
             Status.CANCELLED: _("cancelled"),
-            Status.DONE: _("done, {count} to check").format(count=self.toCheck) if self.toCheck else _("done"),
+            Status.DONE: _("done"),
+            Status.FAILED: self.error.cause if self.error is not None else "",
         }[self.status]
-        return f"{words} ({counted})" if counted else words
+        if self.modalities and not hasFailed:
+            named = ", ".join(modalityName(modality) for modality in self.modalities)
+            words = _("{state}, as {modality}").format(state=words, modality=named)
+        return ". ".join([" ".join([words, f"({counted})"]) if counted else words, *self._checkWords()])
+
+    def _checkWords(self) -> list[str]:
+        if not self.toCheck:
+            return []
+        if len(self.parts) == 1:
+            return [_("{count} to check").format(count=self.toCheck)]
+        numbers = ", ".join(str(number) for number in self.momentsToCheck[:MOST_MOMENTS])
+        numbers += ", …" if len(self.momentsToCheck) > MOST_MOMENTS else ""
+        return [_("{count} to check, in moments {numbers}").format(count=self.toCheck, numbers=numbers)]
 
 
 def entriesOfScene() -> list[Entry]:
@@ -73,7 +107,7 @@ def entriesOfScene() -> list[Entry]:
         node = scene.GetNthNodeByClass(number, "vtkMRMLScalarVolumeNode")
         if node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetHideFromEditors():
             continue
-        entries.append(Entry(node.GetName(), _frames(node) or [(node, VolumePlace(node))]))
+        entries.append(Entry(node.GetName(), _frames(node) or [(node, VolumePlace(node))], node.GetID()))
     return entries
 
 
@@ -102,25 +136,37 @@ class SegmentQueue:
         self.isRunning = False
         self._waiting: list[tuple[Entry, int]] = []
         self._current: Entry | None = None
+        self._part = 0
         self._decide: Decide | None = None
         self._order: tuple[str, str] = ("", "")
         logic.finished.connect(self._onFinished)
         logic.failed.connect(self._onFailed)
 
     def start(self, entries: list[Entry], decide: Decide, releasesFolder: str, device: str) -> None:
-        """Begin; ``changed`` tells of every step, and ``isRunning`` becomes False after the last one."""
-        if self.isRunning or self.logic.state is not State.IDLE or not entries:
+        """Begin; ``changed`` tells of every step, and ``isRunning`` becomes False after the last one.
+
+        Nobody else can segment meanwhile.
+
+        Raises:
+            UserError: ``segment.busy``.
+        """
+        if not entries:
             return
+        self.logic.reserve(self)
         self.entries, self._decide, self._order = entries, decide, (releasesFolder, device)
         self._waiting = [(entry, part) for entry in entries for part in range(len(entry.parts))]
         self.isRunning = True
         self._next()
 
     def cancelAll(self) -> None:
-        """Cancel what is running and what waits; ``logic.cancel`` cancels only what is running."""
+        """Cancel what is running and what waits."""
         for entry, _part in self._waiting:
             entry.status = Status.CANCELLED
         self._waiting.clear()
+        self.cancelThis()
+
+    def cancelThis(self) -> None:
+        """Cancel what is running and go on with the next."""
         if self.logic.state is State.IDLE:
             self._failCurrent(cancelledError())  # the volume is still being looked at
         else:
@@ -130,10 +176,11 @@ class SegmentQueue:
         self._current = None
         if not self._waiting:
             self.isRunning = False
+            self.logic.release(self)
             self.changed.emit()
             return
         entry, part = self._waiting.pop(0)
-        self._current = entry
+        self._current, self._part = entry, part
         entry.status = Status.RUNNING
         self.changed.emit()
         volumeNode, place = entry.parts[part]
@@ -148,16 +195,23 @@ class SegmentQueue:
             if isinstance(found, UserError):
                 raise found
             modality, release = self._decide(found)
-            self.logic.segment(volumeNode, modality, release, *self._order, place=place)
+            self.logic.segment(volumeNode, modality, release, *self._order, place=place, owner=self)
         except UserError as error:
             self._failCurrent(error)
+            return
+        if modality not in entry.modalities:
+            entry.modalities.append(modality)
+        self.changed.emit()
 
     def _onFinished(self, outcome: Outcome) -> None:
         entry = self._current
         if entry is None:
             return
         entry.done += 1
-        entry.toCheck += sum(bool(row.checks) for row in outcome.rows) + bool(outcome.checks)
+        toCheck = sum(bool(row.checks) for row in outcome.rows) + bool(outcome.checks)
+        if toCheck:
+            entry.toCheck += toCheck
+            entry.momentsToCheck.append(self._part + 1)
         if not any(waiting is entry for waiting, _part in self._waiting):
             entry.status = Status.DONE if entry.error is None else Status.FAILED
         self._next()

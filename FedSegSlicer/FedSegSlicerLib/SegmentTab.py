@@ -11,15 +11,23 @@ from .Errors import UserError
 from .JsonRpcClient import Progress
 from .Parameters import DeviceChoice, FedSegSlicerParameterNode, ModalityChoice
 from .QueuePanel import QueuePanel
-from .ReadyCheck import Choices, modalityToUse, reasonNotReady, releasesFor, releaseToUse
+from .ReadyCheck import SURE, Choices, modalityToUse, reasonNotReady, releasesFor, releaseToUse
 from .ResultPanel import ResultPanel
-from .SegmentationResult import bringBack, segmentedVolume
+from .SegmentationResult import bringBack
 from .SegmentLogic import SegmentLogic, State
 from .SegmentQueue import SegmentQueue
 from .SegmentTypes import Expectation, Inspection, Outcome, Release
 from .Settings import RELEASES_FOLDER, RUNTIME, readSetting, writeSetting
 from .VolumeExchange import checkVolume
-from .WordsForPeople import cardWords, confidenceWords, expectationWords, releaseWords, timeWords
+from .WordsForPeople import (
+    cardWords,
+    confidenceWords,
+    expectationWords,
+    listedWords,
+    newsWords,
+    releaseWords,
+    timeWords,
+)
 
 
 class SegmentTab:
@@ -39,6 +47,7 @@ class SegmentTab:
         self._inspectedVolume: str | None = None
         self._error: UserError | None = None
         self._fillingReleases = False
+        self._news = ""
         self._expectedFor: tuple[str, ...] | None = None
         self._volumeObservers: list[tuple[object, int]] = []
         self.result = ResultPanel(ui, logic, self._update)
@@ -66,13 +75,12 @@ class SegmentTab:
 
     def announce(self, release: str) -> None:
         """Say that the federation has sent a model, and list it."""
-        words = _("<b>New model from your federation:</b> {release}. It is in the list above.")
-        self.ui.noticeLabel.text = words.format(release=html.escape(release))
-        self.ui.noticeLabel.setVisible(True)
+        self._news = release
         self.refresh()
 
     def exit(self) -> None:
         """What was announced has been read."""
+        self._news = ""
         self.ui.noticeLabel.setVisible(False)
 
     def closeScene(self) -> None:
@@ -82,6 +90,7 @@ class SegmentTab:
         self.logic.cancel()
         self.logic.forget()
         self.result.forget()
+        self.queue.forget()
 
     def cleanup(self) -> None:
         """End everything; the widgets are about to be destroyed."""
@@ -92,8 +101,12 @@ class SegmentTab:
         self.setParameters(None)
 
     def _decide(self, found: Inspection) -> tuple[str, str]:
-        """Return what a volume of the queue is segmented as, and by which release."""
-        choices = replace(self._choices, inspection=found)
+        """Return what a volume of the queue is segmented as, and by which release.
+
+        What is chosen for one volume is not for all: it counts for those of which it cannot be told what they are.
+        """
+        modality = ModalityChoice.AUTO if found.confidence >= SURE else self._choices.modality
+        choices = replace(self._choices, inspection=found, modality=modality, release="")
         reason = reasonNotReady(replace(choices, volume=self))  # any volume: this one was looked at already
         if reason:
             raise UserError("queue.not-ready", reason, _("Choose the kind of image above, and try again."))
@@ -128,7 +141,9 @@ class SegmentTab:
 
     def _onButton(self, _checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
-            if self.logic.state is State.RUNNING:
+            if self.queue.queue.isRunning:
+                self.queue.queue.cancelThis()
+            elif self.logic.state is State.RUNNING:
                 self.logic.cancel()
             else:
                 self._start()
@@ -187,7 +202,7 @@ class SegmentTab:
         """Look again at a volume that was refused, or that has just got a transform; voxels may change all the time."""
         refused = isinstance(self._choices.inspection, UserError)
         moved = self._choices.volume is not None and self._choices.volume.GetParentTransformNode() is not None
-        if (refused or moved) and self.logic.state is State.IDLE:
+        if (refused or moved) and not self.logic.isBusy:
             self._inspectedVolume = None
             self._onParameters()
 
@@ -195,7 +210,7 @@ class SegmentTab:
         try:
             checkVolume(volume)
         except UserError as error:
-            self._choices.inspection = error
+            self._choices.inspection = _withQueue(error)
             return
         self.logic.inspect(volume)
 
@@ -209,7 +224,7 @@ class SegmentTab:
 
     def _onRuntime(self, path: str) -> None:
         writeSetting(RUNTIME, path)
-        if self.logic.state is State.IDLE:
+        if not self.logic.isBusy:
             self.logic.session.stop()
         self.refresh()
 
@@ -248,9 +263,7 @@ class SegmentTab:
         self.ui.progressLabel.text = " · ".join(word for word in words if word)
 
     def _onFinished(self, outcome: Outcome) -> None:
-        volume = segmentedVolume(outcome.node)
-        if volume is not None:  # it is none for a moment of a sequence
-            self.result.keep(outcome, volume)
+        self.result.keep(outcome)
         self.result.choose(self._choices.volume)  # and not another one of the queue
         self._update()
 
@@ -265,19 +278,16 @@ class SegmentTab:
     def _onQueue(self) -> None:
         if not self.queue.queue.isRunning and self._parameters is not None:
             self._showKnown()  # and not the last one of the queue
+        self._update()
 
     # What is shown
 
     def _update(self) -> None:
-        running = self.logic.state is not State.IDLE
+        running, isCancelling = self.logic.isBusy, self.logic.state is State.CANCELLING
         reason = "" if running else reasonNotReady(self._choices)
         button = self.ui.segmentButton
-        button.text = {
-            State.IDLE: _("Segment"),
-            State.RUNNING: _("Cancel"),
-            State.CANCELLING: _("Cancelling…"),
-        }[self.logic.state]
-        button.enabled = not reason and self.logic.state is not State.CANCELLING
+        button.text = _("Cancelling…") if isCancelling else _("Cancel") if running else _("Segment")
+        button.enabled = not reason and not isCancelling
         button.toolTip = reason or (_("Stop; nothing is changed.") if running else _("Segment the volume."))
         for widget in (self.ui.inputSelector, self.ui.modalityComboBox, self.ui.deviceComboBox,
                        self.ui.runtimePathEdit, self.ui.releasesPathEdit):  # fmt: skip
@@ -299,14 +309,17 @@ class SegmentTab:
         self.ui.modalityLabel.setVisible(bool(self.ui.modalityLabel.text))
         release = releaseToUse(self._choices)
         self.ui.releaseLabel.text = releaseWords(release) if release is not None else ""
-        self.ui.releaseLabel.setVisible(release is not None)
-        for widget in (self.ui.releaseLabel, self.ui.releaseComboBox):
-            widget.toolTip = cardWords(release) if release is not None else _("The model that segments the volume.")
+        self.ui.aboutLabel.text = cardWords(release) if release is not None else ""
+        for widget in (self.ui.releaseLabel, self.ui.aboutCollapsibleButton):
+            widget.setVisible(release is not None)
+        if self._news:
+            self.ui.noticeLabel.text = newsWords(self._news, self._choices)
+            self.ui.noticeLabel.setVisible(True)
         self._askExpectation()
 
     def _askExpectation(self) -> None:
         """Ask how long it will take whenever another volume, model or device is chosen, or a run has ended."""
-        ready = self.logic.state is State.IDLE and not reasonNotReady(self._choices)
+        ready = not self.logic.isBusy and not reasonNotReady(self._choices)
         if not ready:
             self._expectedFor = None
             self.ui.expectationLabel.setVisible(False)
@@ -342,9 +355,16 @@ class SegmentTab:
         try:
             combo.clear()
             for release in fitting:
-                combo.addItem(
-                    _("{name}, version {version}").format(name=release.name, version=release.version), release.id
-                )
+                combo.addItem(listedWords(release), release.id)
             combo.currentIndex = fitting.index(chosen) if chosen is not None else -1
         finally:
             self._fillingReleases = False
+
+
+def _withQueue(error: UserError) -> UserError:
+    """Say of a moment of a sequence that all of them can be segmented here."""
+    if error.code != "volume.four-dimensional":
+        return error
+    return UserError(
+        error.code, error.cause, _("Segment all its moments under 'Several volumes'. Or:") + " " + error.remedy
+    )

@@ -37,6 +37,7 @@ class Release:
         sites: how many sites trained it.
         rounds: for how many rounds.
         dice: mean validation Dice over its labels, None if there was no validation.
+        isTrusted: it is signed by the coordinator of this computer's site.
         card: what else its card tells, in the worker's words: ``federation``, ``rule``, ``created``, ``signer``,
             ``training_cases``, ``scores`` (label, metric, mean, standard_deviation, cases).
     """
@@ -49,6 +50,7 @@ class Release:
     sites: int
     rounds: int
     dice: float | None
+    isTrusted: bool = False
     card: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -64,6 +66,7 @@ class Release:
             row["sites"],
             row["rounds"],
             sum(scores) / len(scores) if scores else None,
+            row["trusted"],
             row,
         )
 
@@ -82,6 +85,8 @@ class Outcome:
         notes: what had to be done differently, in words.
         intensityUnit: of the mean intensities, ``""`` where they have none.
         checks: why the whole result needs a look, in words; what concerns one structure is in its row.
+        place: ``ResultPlace.key`` of where it is.
+        isTrusted: the release is signed by the coordinator of this computer's site.
     """
 
     node: "vtkMRMLSegmentationNode"
@@ -93,6 +98,8 @@ class Outcome:
     notes: tuple[str, ...]
     intensityUnit: str = ""
     checks: tuple[str, ...] = ()
+    place: str = ""
+    isTrusted: bool = False
 
 
 @dataclass(frozen=True)

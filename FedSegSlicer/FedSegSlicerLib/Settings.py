@@ -27,6 +27,12 @@ def writeSetting(key: str, value: str) -> None:
     qt.QSettings().setValue(key, value)
 
 
+def siteFolder() -> str:
+    """Return the folder of this computer's site, ``""`` where the folder that is set (or being typed) holds none."""
+    folder = readSetting(SITE_FOLDER)
+    return folder if folder and (Path(folder) / "site.json").is_file() else ""
+
+
 def runtimeFolder() -> Path:
     """Return the folder that the module installs its runtime into: the user's, or the usual one."""
     chosen = readSetting(RUNTIME_FOLDER)

@@ -48,11 +48,17 @@ def checkVolume(volumeNode: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
             _("A transform is applied to this volume, so the result would not lie where the image is shown."),
             _("Harden the transform (Transforms module), or remove it, and try again."),
         )
-    if volumeNode.IsA("vtkMRMLMultiVolumeNode") or isSequenceProxy(volumeNode):
+    if volumeNode.IsA("vtkMRMLMultiVolumeNode"):
+        raise UserError(
+            "volume.multi-volume",
+            _("This is a multi-volume: several images in one."),
+            _("Load it as a volume sequence instead: it is a choice in the application's settings for DICOM."),
+        )
+    if isSequenceProxy(volumeNode):
         raise UserError(
             "volume.four-dimensional",
-            _("This is one moment of a 4-D sequence."),
-            _("Segment all its moments under 'Several volumes'; or 'Clone' this one in the Data module and use that."),
+            _("This is one moment of a 4-D sequence, and changes when that is played."),
+            _("'Clone' it in the Data module, and use the copy."),
         )
     if image.GetNumberOfScalarComponents() not in (1, 3, 4):
         raise UserError(
@@ -134,7 +140,8 @@ def writeNrrd(snapshot: VolumeSnapshot, path: Path) -> None:
 class VolumeExchange:
     """A private folder in which volumes are handed to the worker, and which is emptied afterwards.
 
-    A volume that has not changed since it was last written is not written again.
+    A volume that has not changed since it was last written is not written again. A file is deleted when another volume
+    has been written, unless somebody keeps it.
 
     Args:
         callLater: see CallLater.
@@ -144,6 +151,7 @@ class VolumeExchange:
         self._callLater = callLater
         self._folder: PrivateFolder | None = None
         self._written: tuple[object, Path] | None = None
+        self._kept: list[Path] = []
         self._count = 0
 
     def folder(self) -> Path:
@@ -178,24 +186,41 @@ class VolumeExchange:
         snapshot = takeSnapshot(volumeNode)
 
         def done(_none: None) -> None:
+            self._forgetWritten()  # another volume may have been written meanwhile
             self._written = (key, path)
             onDone(path)
 
         onThread(self._callLater, lambda: writeNrrd(snapshot, path), done, onError, unwritable)
 
+    def keep(self, path: Path) -> None:
+        """Leave this file where it is, whatever is written meanwhile, until ``letGo`` was called as often."""
+        self._kept.append(path)
+
+    def letGo(self, path: Path) -> None:
+        """Need this file no more."""
+        if path in self._kept:
+            self._kept.remove(path)
+            self._tidy(path)
+
     def clear(self) -> None:
         """Delete everything that was written."""
         self._written = None
+        self._kept.clear()
         if self._folder is not None:
             self._folder.remove()
             self._folder = None
 
     def _forgetWritten(self) -> None:
-        if self._written is not None:
+        former, self._written = self._written, None
+        if former is not None:
+            self._tidy(former[1])
+
+    def _tidy(self, path: Path) -> None:
+        isCurrent = self._written is not None and self._written[1] == path
+        if not isCurrent and path not in self._kept:
             # A worker that still reads it keeps it on Windows; it is then deleted with the folder.
             with contextlib.suppress(OSError):
-                self._written[1].unlink()
-            self._written = None
+                path.unlink()
 
     @staticmethod
     def _keyOf(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> object:

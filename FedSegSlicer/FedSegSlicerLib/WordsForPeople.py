@@ -5,7 +5,7 @@ import html
 from slicer.i18n import tr as _
 
 from .Parameters import ModalityChoice
-from .ReadyCheck import Choices
+from .ReadyCheck import Choices, releasesFor
 from .SegmentTypes import Expectation, Inspection, Release
 
 
@@ -59,6 +59,24 @@ def confidenceWords(choices: Choices) -> str:
     )
 
 
+def listedWords(release: Release) -> str:
+    """Return a release as the list of models has it."""
+    words = _("{name}, version {version}").format(name=release.name, version=release.version)
+    return words if release.isTrusted else _("{words} (signer unknown)").format(words=words)
+
+
+def newsWords(release: str, choices: Choices) -> str:
+    """Return that the federation has sent a model, and where it is, as rich text."""
+    words = _("<b>New model from your federation:</b> {release}.").format(release=html.escape(release))
+    if any(release == fitting.id for fitting in releasesFor(choices)):
+        return words + " " + _("It is in the list above.")
+    for known in choices.releases or []:
+        if known.id == release:
+            names = ", ".join(modalityName(modality) for modality in known.modalities)
+            return words + " " + _("It is for {names} images: choose one, and it is in the list.").format(names=names)
+    return words
+
+
 def releaseWords(release: Release) -> str:
     """Return what a release finds and what it was made of."""
     words = [_("Finds {labels}.").format(labels=", ".join(release.labels))]
@@ -84,7 +102,7 @@ def cardWords(release: Release) -> str:
         _("Trained on {cases} cases of {sites} sites in {rounds} rounds.").format(
             cases=card["training_cases"], sites=release.sites, rounds=release.rounds
         ),
-        _("Signed by {signer}.").format(signer=html.escape(card["signer"])),
+        _signerWords(release),
     ]
     scores = [score for score in card["scores"] if score["metric"] == "dice"]
     lines += [
@@ -98,6 +116,15 @@ def cardWords(release: Release) -> str:
     ]
     note = _("Scores are the sites' own, of the model as it was before the last round.") if scores else _("No scores.")
     return "<br>".join([*lines, note])
+
+
+def _signerWords(release: Release) -> str:
+    words = (
+        _("Signed by {signer}, the coordinator of this computer's site.")
+        if release.isTrusted
+        else _("<b>Signer unknown</b>: {signer}. Nobody has said here whose key that is; compare it by telephone.")
+    )
+    return words.format(signer=html.escape(release.card["signer"]))
 
 
 def modalityName(modality: str) -> str:

@@ -15,7 +15,7 @@ from FedSegCore.federation.site.trust import trusted_release_keys
 from FedSegCore.models.release import choose_release, publish_release
 from FedSegCore.models.signing import load_or_make_key, public_key_of, public_key_to_pem
 from FedSegCore.models.trust import read_public_key_file
-from FedSegCore.worker.methods import Methods, ReleasesParams
+from FedSegCore.worker.methods import Methods, ReleasesParams, SegmentParams
 
 
 @pytest.fixture
@@ -82,6 +82,18 @@ def test_the_worker_lists_strangers_as_refused(known):
     assert [(row["id"], row["trusted"]) for row in told["releases"]] == [("known-CT-v1", True)]
     assert [(row["name"], row["code"]) for row in told["broken"]] == [("strange-MR-v1", "release.signer-unknown")]
     assert {row["trusted"] for row in ask(ReleasesParams(folder=folder), Progress())["releases"]} == {False}
+
+
+def test_the_worker_refuses_to_segment_with_a_strangers_release(known, tmp_path):
+    from FedSegCore.phantoms.torso import make_patient
+    from FedSegCore.volumes.writing import write_volume
+
+    folder, key = known
+    write_volume(make_patient("MR", 1, size="test").image, tmp_path / "scan.nrrd")
+    order = {"image": tmp_path / "scan.nrrd", "modality": "MR", "releases": folder, "release": "strange-MR-v1"}
+    with pytest.raises(BadInputError) as caught:
+        Methods().find("segment").slow(SegmentParams(**order, device="cpu", trusted=key), Progress())
+    assert caught.value.code == "release.signer-unknown"
 
 
 def test_segment_refuses_a_stranger_before_it_computes(known, fedseg, tmp_path):

@@ -26,11 +26,15 @@ def test_one_click_from_volume_to_result_and_the_panel_stays_alive(open_panel, p
     assert panel.parameters.inputVolume is volume
     assert ui.modalityLabel.text.startswith("CT, ")
     assert [ui.releaseComboBox.itemText(n) for n in range(ui.releaseComboBox.count)] == [
-        "tiny-CT, version 2", "tiny-CT, version 1"]  # fmt: skip
+        "tiny-CT, version 2 (signer unknown)", "tiny-CT, version 1 (signer unknown)"]  # fmt: skip
     assert ui.releaseComboBox.currentIndex == 0
     assert "liver" in ui.releaseLabel.text
-    for words in ("tiny-CT-v2", "federation tests (fedavg)", "Signed by ", "No scores."):
-        assert words in ui.releaseComboBox.toolTip
+    ui.aboutCollapsibleButton.collapsed = False
+    assert ui.aboutLabel.isVisible()
+    for words in ("tiny-CT-v2", "federation tests (fedavg)", "Signer unknown", "No scores."):
+        assert words in ui.aboutLabel.text
+    assert ui.aboutLabel.focusPolicy & qt.Qt.TabFocus  # its text can be reached and read without a mouse
+    ui.aboutCollapsibleButton.collapsed = True
     ticks = Ticks(10)
     stages = []
     panel.logic.progressed.connect(lambda progress: stages.append(ui.progressLabel.text))
@@ -51,6 +55,7 @@ def test_one_click_from_volume_to_result_and_the_panel_stays_alive(open_panel, p
     names = [name.split("  ")[0] for name, _ in table_of(ui)]
     assert names == ["Liver", "Right kidney", "Left kidney", "Spleen", "Lesion"]
     assert "tiny-CT-v2" in ui.resultLabel.text
+    assert "Signer unknown" in ui.resultLabel.text
     panel.widget.exit()
     panel.widget.enter()
     assert ui.resultCollapsibleButton.isVisible()  # still there after a look at another module
@@ -218,7 +223,7 @@ def test_another_volume_clears_the_former_result(open_panel, patients):
     assert not panel.ui.segmentButton.enabled
     panel.ui.modalityComboBox.currentIndex = 2
     panel.ready()
-    assert panel.ui.releaseComboBox.currentText == "tiny-MR, version 1"
+    assert panel.ui.releaseComboBox.currentText == "tiny-MR, version 1 (signer unknown)"
 
 
 @pytest.mark.parametrize("width", [340, 420])
@@ -235,6 +240,10 @@ def test_pictures_of_every_state_have_no_clipped_text(open_panel, patients, tmp_
     panel.ui.inputSelector.setCurrentNode(volume)
     panel.ready()
     picture("ready")
+    panel.ui.aboutCollapsibleButton.collapsed = False
+    picture("about")
+    assert panel.widget.parent._qt_object.minimumSizeHint().width() <= width  # Slicer would scroll sideways
+    panel.ui.aboutCollapsibleButton.collapsed = True
     panel.ui.releaseComboBox.currentIndex = 1
     panel.ui.segmentButton.click()
     wait_until(lambda: panel.ui.progressBar.value > 150)

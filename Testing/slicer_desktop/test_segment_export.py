@@ -1,11 +1,17 @@
 """A result that its user has edited, exported by the real worker and read back by other programs."""
 
+from types import SimpleNamespace
+
+import highdicom
 import numpy as np
+import pydicom
 import pytest
+import qt
 import SimpleITK as sitk
 import slicer
 from FedSegSlicerLib.SegmentationResult import findResult
-from scene_helpers import bring_in, load_volume
+from panel_helpers import outcome_to_check, show_result
+from scene_helpers import bring_in, load_volume, wait_until
 from test_segment_logic import Desk
 
 from FedSegCore.phantoms.torso import TORSO_CONTRACT
@@ -81,3 +87,88 @@ def test_without_a_result_or_with_other_voxels_it_is_refused(desk, patients, tmp
     volume.SetOrigin(1, 2, 3)
     assert findResult(volume) is not None
     assert exported(desk, volume, tmp_path / "found.nrrd") == "export.other-geometry"
+
+
+def write_series(scan, folder):
+    """Write an image as the DICOM series that it could have come from; return its files, slice by slice."""
+    image = sitk.Cast(sitk.ReadImage(str(scan)), sitk.sitkInt16)
+    folder.mkdir()
+    root, files = "1.2.826.0.1.3680043.2.1125", []
+    for k in range(image.GetSize()[2]):
+        slice_ = image[:, :, k]
+        tags = {
+            "0008|0060": "CT",
+            "0010|0020": "4711",
+            "0020|000d": f"{root}.1",
+            "0020|000e": f"{root}.1.1",
+            "0008|0018": f"{root}.1.1.{k + 1}",
+            "0020|0032": "\\".join(f"{x:.6f}" for x in image.TransformIndexToPhysicalPoint((0, 0, k))),
+            "0020|0037": "\\".join(f"{image.GetDirection()[3 * row + column]:.6f}" for column in (0, 1)
+                                   for row in range(3)),
+        }  # fmt: skip
+        for key, value in tags.items():
+            slice_.SetMetaData(key, value)
+        files.append(folder / f"{k:03d}.dcm")
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(files[-1]))
+        writer.Execute(slice_)
+        written = pydicom.dcmread(files[-1])
+        written.FrameOfReferenceUID = f"{root}.77"  # which ITK leaves out and a scanner does not
+        written.save_as(files[-1])
+    return files
+
+
+def accept(folder, kind):
+    """Choose the kind of file in the dialog that is about to be shown, and accept it."""
+    from PySide6 import QtWidgets
+
+    def choose():
+        dialog = QtWidgets.QApplication.activeModalWidget()
+        dialog.setDirectory(str(folder))
+        kinds = dialog.findChild(QtWidgets.QComboBox, "fileTypeCombo")
+        number = kinds.findText(kind)
+        kinds.setCurrentIndex(number)
+        kinds.activated.emit(number)
+        dialog.accept()
+
+    qt.QTimer.singleShot(200, choose)
+
+
+def shown_in_panel(open_panel, volume):
+    panel = open_panel()
+    panel.ui.inputSelector.setCurrentNode(volume)
+    panel.ready()
+    show_result(panel, outcome_to_check(volume), volume)
+    return panel.ui
+
+
+def test_the_button_writes_the_kind_that_is_chosen(open_panel, edited, tmp_path):
+    volume, expected = edited
+    ui = shown_in_panel(open_panel, volume)
+    accept(tmp_path, "NIfTI (*.nii.gz)")
+    ui.exportButton.click()
+    wait_until(lambda: ui.exportButton.enabled)
+    assert ui.resultLabel.text == "Written to segmentation.nii.gz."
+    written = sitk.ReadImage(str(tmp_path / "segmentation.nii.gz"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), expected)
+
+
+def test_the_button_writes_a_dicom_segmentation_of_the_series(open_panel, edited, patients, tmp_path, monkeypatch):
+    volume, expected = edited
+    files = write_series(patients["CT"], tmp_path / "series")
+    known = {str(pydicom.dcmread(file).SOPInstanceUID): str(file) for file in files}
+    # Slicer's database of DICOM files is not among what slicer-core brings; all that is asked of it is a file's name.
+    monkeypatch.setattr(slicer, "dicomDatabase", SimpleNamespace(fileForInstance=known.get), raising=False)
+    volume.SetAttribute("DICOM.instanceUIDs", " ".join(known))
+    ui = shown_in_panel(open_panel, volume)
+    accept(tmp_path, "DICOM SEG (*.dcm)")
+    ui.exportButton.click()
+    wait_until(lambda: ui.exportButton.enabled)
+    assert ui.resultLabel.text == "Written to segmentation.dcm."
+    read = highdicom.seg.segread(tmp_path / "segmentation.dcm")
+    assert (read.Modality, read.PatientID) == ("SEG", "4711")
+    names = [read.get_segment_description(number).segment_label for number in range(1, read.number_of_segments + 1)]
+    assert names == ["half a liver", *TORSO_CONTRACT.names[1:], "mine"]
+    slices = read.get_pixels_by_source_instance(list(known), combine_segments=True)
+    np.testing.assert_array_equal(slices, expected)

@@ -87,6 +87,37 @@ def test_cancelling_this_one_goes_on_with_the_next_and_cancelling_all_does_not(d
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
 
 
+def test_nobody_else_segments_while_the_queue_looks_at_a_volume(desk, queue, patients, releases):
+    """Its file stays, too, where another volume is looked at meanwhile."""
+    first, second = (load_volume(patients["CT"], name) for name in ("first", "second"))
+    desk.session.request("segment", {"image": str(patients["CT"]), "releases": str(releases), "release": "tiny-CT-v1",
+                                     "modality": "CT", "device": "cpu"}, print, print)  # fmt: skip
+    queue.start(entriesOfScene()[:1], newest, str(releases), "cpu")
+    files = lambda: list(desk.exchange.folder().glob("volume-*.nrrd"))  # noqa: E731
+    desk.wait(files)
+    (kept,) = files()
+    assert (desk.logic.state, desk.logic.isBusy) == (State.IDLE, True)
+    with pytest.raises(UserError) as refused:
+        desk.segment(second, "tiny-CT-v2", releases)
+    assert refused.value.code == "segment.busy"
+    with pytest.raises(UserError):
+        SegmentQueue(desk.logic).start(entriesOfScene(), newest, str(releases), "cpu")
+    desk.logic.inspect(second)
+    desk.wait(lambda: len(files()) == 2)
+    assert kept in files()
+    assert queue.entries[0].status is Status.RUNNING
+    desk.wait(lambda: not queue.isRunning)
+    assert [entry.words().split(".")[0] for entry in queue.entries] == ["done, as CT"]
+    assert (findResult(first) is None, findResult(second) is None) == (False, True)
+    assert desk.inspections[-1].modality == "CT"
+    assert not desk.logic.isBusy
+    desk.segment(second, "tiny-CT-v2", releases)
+    with pytest.raises(UserError):
+        desk.segment(first, "tiny-CT-v2", releases)
+    desk.wait(lambda: findResult(second))
+    desk.rest()
+
+
 def test_a_volume_for_which_nothing_fits_says_why(desk, queue, patients, releases):
     load_volume(patients["CT"])
 

@@ -58,7 +58,7 @@ def test_modality_can_be_overridden(open_panel, patients):
     assert [combo.itemText(n) for n in range(combo.count)] == ["Detect", "CT", "MR", "Ultrasound", "Endoscopy"]
     combo.currentIndex = 2
     assert panel.parameters.modality is ModalityChoice.MR
-    assert panel.ui.releaseComboBox.itemText(0) == "tiny-MR, version 1"
+    assert panel.ui.releaseComboBox.itemText(0) == "tiny-MR, version 1 (signer unknown)"
     assert panel.ui.modalityLabel.text.startswith("You say MR. Detected: CT")
     combo.currentIndex = 3
     assert not panel.ui.segmentButton.enabled
@@ -86,6 +86,28 @@ def test_a_graphics_card_that_is_not_there(open_panel, patients):
     assert panel.parameters.device is DeviceChoice.GPU
     assert not panel.ui.segmentButton.enabled
     assert "graphics card" in panel.ui.segmentButton.toolTip
+
+
+def test_a_color_image_can_be_chosen_and_is_taken_for_a_picture(open_panel):
+    colors = np.random.default_rng(0).integers(0, 255, (1, 48, 64, 3), np.uint8)
+    picture = slicer.util.addVolumeFromArray(colors, nodeClassName="vtkMRMLVectorVolumeNode", name="endoscopy")
+    panel = open_panel()
+    panel.ui.inputSelector.setCurrentNode(picture)
+    assert panel.parameters.inputVolume is picture
+    wait_until(lambda: panel.ui.modalityLabel.text)
+    assert not panel.ui.messageLabel.isVisible()
+    assert panel.ui.modalityLabel.text.startswith("Endoscopy, ")
+    panel.ui.modalityComboBox.currentIndex = 1
+    panel.ready()
+    panel.ui.segmentButton.click()
+    panel.idle()
+    assert "image.not-hounsfield" in panel.ui.messageLabel.text  # it cannot be a CT
+    panel.ui.modalityComboBox.currentIndex = 2  # a picture of an MR slice
+    panel.ready()
+    panel.ui.segmentButton.click()
+    panel.idle()
+    assert panel.ui.resultCollapsibleButton.isVisible()
+    assert findResult(picture).GetSegmentation().GetNumberOfSegments() == 5
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])

@@ -133,6 +133,49 @@ def test_an_unchanged_volume_is_written_once_and_a_changed_one_again():
     assert not second.parent.exists()
 
 
+def test_a_file_that_is_needed_is_not_deleted_for_another_volume():
+    loop = EventLoop()
+    exchange = VolumeExchange(loop.callLater)
+    nodes = [slicer.util.addVolumeFromArray(np.ones((2, 2, 2), np.int16)) for _each in range(2)]
+    first = exported(exchange, loop, nodes[0])
+    exchange.keep(first)
+    exchange.keep(first)
+    second = exported(exchange, loop, nodes[1])
+    exchange.letGo(first)
+    assert (first.exists(), second.exists()) == (True, True)
+    exchange.letGo(first)
+    exchange.letGo(second)  # nobody has kept it: the volume has not changed, and it is used again
+    assert (first.exists(), second.exists()) == (False, True)
+    both = []
+    for node in nodes:  # at the same time
+        exchange.export(node, both.append, both.append)
+    assert loop.runUntil(lambda: len(both) == 2, 10)
+    assert [path for path in second.parent.iterdir() if path.suffix == ".nrrd"] == [both[-1]]
+    exchange.clear()
+
+
+def test_a_multi_volume_is_not_sent_where_it_cannot_be_segmented():
+    class MultiVolume(slicer.vtkMRMLScalarVolumeNode):
+        """Slicer's own class comes with an extension; only its name counts here."""
+
+        def IsA(self, name):
+            return name == "vtkMRMLMultiVolumeNode"
+
+    node = MultiVolume()
+    node.SetAndObserveImageData(slicer.util.addVolumeFromArray(np.ones((2, 2, 2), np.int16)).GetImageData())
+    with pytest.raises(UserError) as refused:
+        checkVolume(node)
+    assert refused.value.code == "volume.multi-volume"
+    assert "volume sequence" in refused.value.remedy
+
+
+def test_what_only_segment_can_do_is_not_promised_elsewhere():
+    with pytest.raises(UserError) as refused:
+        checkVolume(_of_a_sequence())
+    assert "Several volumes" not in refused.value.remedy
+    assert "Clone" in refused.value.remedy
+
+
 def test_a_full_disk_is_told(monkeypatch):
     from FedSegSlicerLib import VolumeExchange as module
 

@@ -2,8 +2,10 @@
 
 import pytest
 from FedSegSlicerLib.FederationWords import folderWords
+from FedSegSlicerLib.Parameters import ModalityChoice
+from FedSegSlicerLib.ReadyCheck import Choices
 from FedSegSlicerLib.SegmentTypes import Expectation, Release
-from FedSegSlicerLib.WordsForPeople import cardWords, expectationWords, releaseWords
+from FedSegSlicerLib.WordsForPeople import cardWords, expectationWords, listedWords, newsWords, releaseWords
 
 pytestmark = pytest.mark.slicer
 
@@ -36,7 +38,7 @@ def test_the_card_tells_origin_and_evidence():
         "<b>liver-CT-v3</b>",
         "the federation liver &lt;study&gt; (flames) on 2026-03-01",
         "87 cases of 4 sites in 12 rounds",
-        "Signed by 371D-43FE-72FA-1207-8FCF.",
+        "Signed by 371D-43FE-72FA-1207-8FCF, the coordinator of this computer's site.",
         "liver: Dice 0.91 ± 0.03 in 21 cases",
         "spleen: Dice 0.90 ± 0.10 in 20 cases",
         "before the last round",
@@ -56,6 +58,24 @@ def test_what_came_of_a_folder_is_told_with_the_reasons():
     assert "p5" not in words
     assert words.endswith("and 2 more")
     assert folderWords({"added": 1, "left_out": []}) == "1 cases were added, 0 left out."
+
+
+def test_an_unknown_signer_is_said_in_the_list_and_on_the_card():
+    known, strange = Release.fromWorker(ROW), Release.fromWorker({**ROW, "trusted": False})
+    assert listedWords(known) == "liver-CT, version 3"
+    assert listedWords(strange) == "liver-CT, version 3 (signer unknown)"
+    assert "<b>Signer unknown</b>: 371D-43FE-72FA-1207-8FCF." in cardWords(strange)
+    assert "Signer unknown" not in cardWords(known)
+
+
+def test_what_has_come_is_only_said_to_be_in_the_list_where_it_is():
+    release = Release.fromWorker(ROW)
+    choices = Choices(modality=ModalityChoice.CT, releases=[release])
+    assert newsWords("liver-CT-v3", choices).endswith("liver-CT-v3. It is in the list above.")
+    choices.modality = ModalityChoice.MR
+    assert newsWords("liver-CT-v3", choices).endswith("It is for CT images: choose one, and it is in the list.")
+    choices.releases = None  # still being looked for
+    assert newsWords("liver-CT-v3", choices).endswith("</b> liver-CT-v3.")
 
 
 def test_a_card_without_scores_says_so():

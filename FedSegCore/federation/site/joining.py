@@ -176,8 +176,7 @@ def _settings(site: SiteFolder, invitation: Invitation, name: str, new: NewSite,
             raise UsageError(
                 "site.set-up",
                 "This site is set up already: its cases, policy and device stay as they are.",
-                "Leave out --cohort, --minimum-cases and --device. Cases are changed with 'fedseg site cohort', the "
-                "device with 'fedseg site set', the rest in the site's policy.json and site.json.",
+                "Leave out cohort, least number of cases and device: change them as those of a site that is there.",
             )
         given = {**site.settings().model_dump(), "coordinator": _address(invitation, address, known)}
     else:

@@ -1,0 +1,75 @@
+"""Whose models Segment uses: with a site only its coordinator's; without one every model says that nobody knows."""
+
+import shutil
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from FedSegSlicerLib.SegmentationResult import findResult
+from FedSegSlicerLib.Settings import SITE_FOLDER, writeSetting
+from scene_helpers import load_volume, wait_until
+from test_release_news import sent  # noqa: F401 - a fixture
+
+from FedSegCore.models.signing import public_key_of, public_key_to_pem
+from FedSegCore.models.verification import CARD, PUBLIC_KEY, SIGNATURE
+
+pytestmark = pytest.mark.slicer
+
+
+@pytest.fixture
+def member(sent, open_panel, patients, tmp_path):  # noqa: F811 - the fixture
+    """The panel of a member, with its coordinator's models and a stranger's in the folder; and that folder."""
+    folder = shutil.copytree(sent / "releases", tmp_path / "models")
+    writeSetting(SITE_FOLDER, str(sent / "site"))
+    load_volume(patients["CT"])
+    panel = open_panel(folder)
+    panel.ready()
+    return panel, folder
+
+
+def listed(panel):
+    combo = panel.ui.releaseComboBox
+    return [combo.itemText(number) for number in range(combo.count)]
+
+
+def sign_again(release):
+    """Sign a release with another key, as anybody can."""
+    key = Ed25519PrivateKey.generate()
+    (release / SIGNATURE).write_bytes(key.sign((release / CARD).read_bytes()))
+    (release / PUBLIC_KEY).write_bytes(public_key_to_pem(public_key_of(key)))
+
+
+def test_a_strangers_model_is_refused_and_the_coordinators_is_used(member):
+    panel, _folder = member
+    assert listed(panel) == ["sent-CT, version 2", "sent-CT, version 1"]
+    assert "release.signer-unknown" in panel.ui.messageLabel.text
+    assert "strange-CT-v1" in panel.ui.messageLabel.text
+    assert "models of its own coordinator only" in panel.ui.messageLabel.text
+    assert "the coordinator of this computer's site" in panel.ui.aboutLabel.text
+    panel.ui.segmentButton.click()
+    panel.idle()
+    assert "sent-CT-v2" in panel.ui.resultLabel.text
+    assert "Signer unknown" not in panel.ui.resultLabel.text
+
+
+def test_a_model_that_was_signed_again_since_it_was_listed_is_not_used(member):
+    panel, folder = member
+    sign_again(folder / "sent-CT-v2")
+    panel.ui.segmentButton.click()
+    panel.idle()
+    assert "release.signer-unknown" in panel.ui.messageLabel.text
+    assert findResult(panel.parameters.inputVolume) is None
+    panel.widget.enter()
+    wait_until(lambda: listed(panel) == ["sent-CT, version 1"])
+
+
+@pytest.mark.parametrize("site", ["", "being typed"])
+def test_without_a_site_every_model_says_that_its_signer_is_unknown(member, site):
+    panel, _folder = member
+    writeSetting(SITE_FOLDER, site)
+    panel.widget.segmentTab.refresh()
+    wait_until(lambda: len(listed(panel)) == 3)
+    assert all(words.endswith("(signer unknown)") for words in listed(panel))
+    assert "Signer unknown" in panel.ui.aboutLabel.text
+    panel.ui.segmentButton.click()
+    panel.idle()
+    assert "Signer unknown" in panel.ui.resultLabel.text
