@@ -13,14 +13,11 @@ from FedSegCore.models.release import Release, choose_release, list_releases
 from FedSegCore.volumes import dicom_seg
 from FedSegCore.volumes.display_pieces import write_pieces
 from FedSegCore.volumes.labels import Label
-from FedSegCore.volumes.modality import detect_modality
+from FedSegCore.volumes.modality import SURE, detect_modality
 from FedSegCore.volumes.reading import read_volume
 from FedSegCore.volumes.segmentation_file import segment_volumes, write_segmentation
 from FedSegCore.volumes.volume import Volume
 from FedSegCore.volumes.writing import SUFFIXES
-
-SURE = 0.7
-"""Confidence of a detected modality from which on nobody is asked."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ _TISSUE_HU = (-200, 300)
 _SATURATED = 0.003
 """Share of voxels at the very maximum that only a display window, not a scanner, produces."""
 
+SURE = 0.7
+"""Confidence of a guess from which on nobody is asked."""
+
 _GRAIN = 0.1
 """Noise by brightness in the smoothest fifth of a picture's tissue; MR slices stay below."""
 

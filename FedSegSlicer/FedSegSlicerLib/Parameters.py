@@ -7,6 +7,9 @@ from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
+SURE = 0.7
+"""Confidence of a detected modality from which on the user is not asked, as in FedSegCore."""
+
 
 class ModalityChoice(enum.Enum):
     """Kind of image; the values are DICOM modality codes."""

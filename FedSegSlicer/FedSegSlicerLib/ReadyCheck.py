@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING
 from slicer.i18n import tr as _
 
 from .Errors import UserError
-from .Parameters import DeviceChoice, ModalityChoice
+from .Parameters import SURE, DeviceChoice, ModalityChoice
 from .SegmentTypes import Inspection, Release
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
-
-SURE = 0.8
-"""Confidence of a detected modality from which on the user is not asked (as on the command line)."""
 
 
 @dataclass

@@ -4,11 +4,10 @@ import html
 
 from slicer.i18n import tr as _
 
+from .Parameters import SURE
 from .SeePictures import ORIGINAL_COLOR, REFERENCE_COLOR, SAMPLE_COLOR
 from .SeeTypes import GinSettings, Sample, Scene
 from .WordsForPeople import modalityName
-
-SURE = 0.8
 
 
 def seenAsWords(scene: Scene) -> str:

@@ -9,9 +9,9 @@ from slicer.i18n import tr as _
 
 from .Errors import UserError
 from .JsonRpcClient import Progress
-from .Parameters import DeviceChoice, FedSegSlicerParameterNode, ModalityChoice
+from .Parameters import SURE, DeviceChoice, FedSegSlicerParameterNode, ModalityChoice
 from .QueuePanel import QueuePanel
-from .ReadyCheck import SURE, Choices, modalityToUse, reasonNotReady, releasesFor, releaseToUse
+from .ReadyCheck import Choices, modalityToUse, reasonNotReady, releasesFor, releaseToUse
 from .ResultPanel import ResultPanel
 from .SegmentationResult import bringBack
 from .SegmentLogic import SegmentLogic, State

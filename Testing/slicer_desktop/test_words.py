@@ -2,12 +2,18 @@
 
 import pytest
 from FedSegSlicerLib.FederationWords import folderWords
-from FedSegSlicerLib.Parameters import ModalityChoice
+from FedSegSlicerLib.Parameters import SURE, ModalityChoice
 from FedSegSlicerLib.ReadyCheck import Choices
 from FedSegSlicerLib.SegmentTypes import Expectation, Release
 from FedSegSlicerLib.WordsForPeople import cardWords, expectationWords, listedWords, newsWords, releaseWords
 
 pytestmark = pytest.mark.slicer
+
+
+def test_the_module_asks_where_the_core_would():
+    modality = pytest.importorskip("FedSegCore.volumes.modality")
+    assert modality.SURE == SURE
+
 
 ROW = {
     "id": "liver-CT-v3",

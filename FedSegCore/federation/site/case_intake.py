@@ -9,12 +9,10 @@ from FedSegCore.federation.site.case_checks import ACCEPTABLE, CaseFinding, chec
 from FedSegCore.federation.site.case_labels import Naming, match_labels, segments_of
 from FedSegCore.federation.site.cohort_index import MOST_PATIENT, CohortIndex, Role
 from FedSegCore.volumes.labels import LabelContract
-from FedSegCore.volumes.modality import detect_modality
+from FedSegCore.volumes.modality import SURE, detect_modality
 from FedSegCore.volumes.preparation import labels_on
 from FedSegCore.volumes.reading import read_label_map, read_volume
 from FedSegCore.volumes.volume import Volume
-
-_SURE = 0.7
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def check_offer(offer: CaseOffer, index: CohortIndex, contract: LabelContract) -
 def _modality_of(image: Volume, wanted: str | None, index: CohortIndex) -> tuple[str | None, list[CaseFinding]]:
     """Return the case's modality and what speaks against it; None where nobody can tell."""
     guess = detect_modality(image)
-    if wanted is None and guess.confidence < _SURE:
+    if wanted is None and guess.confidence < SURE:
         return None, [
             CaseFinding("case.modality-unknown", "It is not known which modality this image is.", "Say the modality.")
         ]
