@@ -25,6 +25,7 @@ CHECKED = ("torch", "monai", "flwr", "SimpleITK", "safetensors", "FedSegCore.wor
 """What is imported before a runtime counts as ready."""
 
 _TAIL = 60
+_PATIENCE_S = 5.0  # for a worker that is just ending
 _TELL = """
 import importlib, json, sys
 for name in sys.argv[1:]:
@@ -189,9 +190,11 @@ class Installer:
                             plan={**asdict(plan), "fits": plan.fits})  # fmt: skip
 
     def _remove(self) -> None:
-        from FedSegCore.runtime.layout import LOG, InstallError, locked, remove_unused
+        from FedSegCore.runtime.layout import LOG, InstallError, is_in_use, locked, remove_unused
 
         with locked(self.folder):
+            if is_in_use(self.folder, _PATIENCE_S):
+                raise InstallError("runtime.in-use", "a process runs from it")
             told = partial(self.reporter.stage, "deleting")
             if not remove_unused(self.folder, everything=True, told=told):
                 raise InstallError("runtime.in-use", "some files could not be deleted")

@@ -173,6 +173,11 @@ class RuntimeInstaller:
             self.problem, self._condition = problem, RuntimeState.OUTDATED
             self._set(RuntimeState.OUTDATED)
 
+    def refuse(self, problem: UserError) -> None:
+        """Tell why something is not begun."""
+        self.problem = problem
+        self.changed.emit()
+
     def _start(self, action: str, options: InstallOptions, state: RuntimeState, **more: Any) -> None:
         if self.state.isBusy:
             return

@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 from .Confirmation import confirm
 from .Errors import UserError
 from .RuntimeInstaller import InstallOptions, Plan, RuntimeInstaller, RuntimeState
+from .RuntimeProblems import problemOf
 from .Settings import (
     RUNTIME_CA,
     RUNTIME_FOLDER,
@@ -34,7 +35,7 @@ class RuntimePanel:
     Args:
         ui: the widgets of FedSegSlicer.ui by name.
         installer: what does the work.
-        sessions: whose workers end before the runtime's files are replaced or removed.
+        sessions: whose workers are those of the runtime; what one is doing is never cut off.
         onChanged: called when there is another runtime than before, or none any more.
     """
 
@@ -124,7 +125,7 @@ class RuntimePanel:
             if self.installer.state.isBusy:
                 self.installer.cancel()
             else:
-                self._stopWorkers()
+                self._renewWorkers()
                 self.installer.install(self.options(), fresh=self._fresh)
 
     def _onRepair(self, _checked: bool = False) -> None:
@@ -144,9 +145,17 @@ class RuntimePanel:
     def _onRemove(self, _checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The runtime could not be removed.")):
             question = _("Remove the runtime from {folder}? Models and your site's data stay.")
-            if confirm(question.format(folder=runtimeFolder()), _("Remove")):
-                self._stopWorkers()
+            if self._isFree() and confirm(question.format(folder=runtimeFolder()), _("Remove")) and self._isFree():
+                self._renewWorkers()
                 self.installer.remove(self.options())
+
+    def _isFree(self) -> bool:
+        """Return whether no worker has something to do; else say so."""
+        if any(session.isBusy() for session in self._sessions):
+            self._isOpen = True
+            self.installer.refuse(problemOf("runtime.working"))
+            return False
+        return True
 
     def _onLog(self, _checked: bool = False) -> None:
         path = self.installer.logPath(self.options())
@@ -170,9 +179,9 @@ class RuntimePanel:
     def _look(self) -> None:
         self.installer.look(self.options(), self._fresh)
 
-    def _stopWorkers(self) -> None:
+    def _renewWorkers(self) -> None:
         for session in self._sessions:
-            session.stop()
+            session.renew()
 
     # What is told
 
@@ -186,6 +195,7 @@ class RuntimePanel:
         wasChecked = self._isOpen and not self._fresh
         self._isOpen, self._fresh = wasChecked, False
         if not wasChecked:
+            self._renewWorkers()
             self.ui.runtimePathEdit.currentPath = ""  # what was just installed is what is meant
         self._update()
         self._onRuntimeChanged()

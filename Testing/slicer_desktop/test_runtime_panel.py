@@ -1,6 +1,7 @@
 """First use through the real .ui: no runtime, installing from a folder of wheels, cancel, problems, update, remove."""
 
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import slicer
 from FedSegSlicerLib import VERSION, RuntimeLocator
 from FedSegSlicerLib.RuntimeInstaller import RuntimeState, shippedSource
 from FedSegSlicerLib.RuntimePanel import stageWords
+from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.Settings import RUNTIME, RUNTIME_FOLDER, RUNTIME_PROXY, readSetting, writeSetting
 from FedSegSlicerLib.WorkerSession import versionProblem
 from panel_helpers import Panel, Ticks, answering, check_nothing_is_clipped
-from scene_helpers import keep_pictures, wait_until
+from scene_helpers import keep_pictures, load_volume, wait_until
 
 pytestmark = pytest.mark.slicer
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,6 +166,36 @@ def test_a_runtime_of_another_version_is_told_with_its_remedy(open_without, tmp_
     settle(panel)
     assert installer.state is RuntimeState.OUTDATED
     assert "0.0.8" in ui.runtimeMessageLabel.text
+
+
+def test_what_runs_is_not_cut_off_by_repair_and_removal(open_without, releases, patients, tmp_path):
+    panel = open_without()
+    ui, installer = panel.ui, panel.runtime.installer
+    ui.runtimeInstallButton.click()
+    settle(panel)
+    ui.runtimePathEdit.currentPath = sys.executable  # the installed one has no PyTorch
+    ui.releasesPathEdit.currentPath = str(releases)
+    ui.inputSelector.setCurrentNode(load_volume(patients["CT"]))
+    ui.modalityComboBox.setCurrentIndex(1)
+    panel.ready()
+    ui.releaseComboBox.setCurrentIndex(1)
+    ui.segmentButton.click()
+    wait_until(lambda: ui.progressBar.value > 0)
+    ui.runtimeRemoveButton.click()
+    assert "runtime.working" in ui.runtimeMessageLabel.text
+    assert (tmp_path / "runtime" / "current.json").exists()
+    ui.runtimeRepairButton.click()
+    settle(panel)
+    ui.runtimeInstallButton.click()
+    settle(panel)
+    assert (installer.state, installer.problem) == (RuntimeState.READY, None)
+    panel.idle()
+    assert findResult(panel.parameters.inputVolume) is not None, ui.messageLabel.text
+    wait_until(lambda: not panel.logic.session.isBusy())
+    answering("Remove")
+    ui.runtimeRemoveButton.click()
+    settle(panel)
+    assert not (tmp_path / "runtime").exists()
 
 
 def test_a_proxys_password_is_not_kept(open_without):
