@@ -32,11 +32,8 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 torch = sys.modules.get("torch")
 devices = ["cpu"]
-if torch is not None and hasattr(torch, "cuda"):
-    if torch.cuda.is_available():
-        devices.append(torch.cuda.get_device_name(0))
-    if torch.backends.mps.is_available():
-        devices.append("Apple graphics")
+if torch is not None and hasattr(torch, "cuda") and torch.cuda.is_available():
+    devices.append(torch.cuda.get_device_name(0))
 sys.stdout.write("told:" + json.dumps({"torch": getattr(torch, "__version__", ""), "devices": devices}) + "\\n")
 """
 
@@ -49,7 +46,7 @@ class Order:
         action: ``look``, ``install``, ``check`` or ``remove``.
         source: folder with the FedSegCore that the extension ships.
         folder: the runtime's.
-        build: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        build: ``auto``, ``cpu`` or ``cuda``.
         wheels: folder of wheels to install from without a network; empty for none.
         proxy, ca: address of a proxy, file of an organisation's own certificate authority; empty for the system's.
         fresh: fetch the packages again even if those that are there would do.

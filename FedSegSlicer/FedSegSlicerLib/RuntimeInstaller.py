@@ -58,7 +58,7 @@ class InstallOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an installation would do: ``build`` is cpu, cuda or mps; megabytes; whether there is room."""
+    """What an installation would do: ``build`` is cpu or cuda; megabytes; whether there is room."""
 
     build: str
     downloadMb: int

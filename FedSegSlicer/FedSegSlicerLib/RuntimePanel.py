@@ -15,6 +15,7 @@ from .Errors import UserError
 from .RuntimeInstaller import InstallOptions, Plan, RuntimeInstaller, RuntimeState
 from .RuntimeProblems import problemOf
 from .Settings import (
+    RUNTIME_BUILD,
     RUNTIME_CA,
     RUNTIME_FOLDER,
     RUNTIME_PROXY,
@@ -26,7 +27,7 @@ from .Settings import (
 from .WordsForPeople import sizeWords
 from .WorkerSession import WorkerSession
 
-BUILDS = ("auto", "cpu", "cuda", "mps")
+BUILDS = ("auto", "cpu", "cuda")
 
 
 class RuntimePanel:
@@ -94,8 +95,10 @@ class RuntimePanel:
         ui.runtimeWheelsEdit.currentPath = readSetting(RUNTIME_WHEELS)
         ui.runtimeCaEdit.currentPath = readSetting(RUNTIME_CA)
         ui.runtimeProxyEdit.setText(readSetting(RUNTIME_PROXY))
-        for text in (_("Automatic"), _("Processor only"), _("NVIDIA graphics card (CUDA)"), _("Apple graphics (MPS)")):
+        for text in (_("Automatic"), _("Processor only"), _("NVIDIA graphics card (CUDA)")):
             ui.runtimeBuildComboBox.addItem(text)
+        build = readSetting(RUNTIME_BUILD)
+        ui.runtimeBuildComboBox.currentIndex = BUILDS.index(build) if build in BUILDS else 0
         ui.runtimeOptionsButton.collapsed = True
 
     def _connect(self) -> None:
@@ -106,7 +109,7 @@ class RuntimePanel:
         ui.runtimeRepairButton.connect("clicked(bool)", self._onRepair)
         ui.runtimeRemoveButton.connect("clicked(bool)", self._onRemove)
         ui.runtimeCheckButton.connect("clicked(bool)", self._onCheck)
-        ui.runtimeBuildComboBox.connect("currentIndexChanged(int)", lambda _index: self._look())
+        ui.runtimeBuildComboBox.connect("currentIndexChanged(int)", lambda index: self._keep(RUNTIME_BUILD, BUILDS[index]))
         ui.runtimeFolderEdit.connect("currentPathChanged(QString)", self._onFolder)
         ui.runtimeWheelsEdit.connect("currentPathChanged(QString)", lambda path: self._keep(RUNTIME_WHEELS, path))
         ui.runtimeCaEdit.connect("currentPathChanged(QString)", lambda path: self._keep(RUNTIME_CA, path))
@@ -304,7 +307,7 @@ def planWords(plan: Plan | None, folder: Path) -> str:
     """Return what an installation would take."""
     if plan is None:
         return ""
-    builds = {"cpu": _("for the processor"), "cuda": _("for the NVIDIA graphics card"), "mps": _("for Apple graphics")}
+    builds = {"cpu": _("for the processor"), "cuda": _("for the NVIDIA graphics card")}
     room = _("Needs {disk} on the disk while installing; {free} are free in {folder}.").format(
         disk=sizeWords(plan.diskMb), free=sizeWords(plan.freeMb), folder=folder
     )

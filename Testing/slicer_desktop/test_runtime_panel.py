@@ -3,6 +3,7 @@
 import shutil
 import sys
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,22 @@ def open_without(tmp_path, monkeypatch, wheels):
     for panel in panels:
         panel.widget.cleanup()
         panel.widget.parent._qt_object.deleteLater()
+
+
+@contextmanager
+def opened_files():
+    """Take the files that the desktop would open in another program."""
+    from PySide6 import QtCore, QtGui
+
+    class Opener(QtCore.QObject):
+        @QtCore.Slot(QtCore.QUrl)
+        def open(self, url):
+            opened.append(url.toLocalFile())
+
+    opened, opener = [], Opener()
+    QtGui.QDesktopServices.setUrlHandler("file", opener, "open")
+    yield opened
+    QtGui.QDesktopServices.unsetUrlHandler("file")
 
 
 def settle(panel):
@@ -133,6 +150,9 @@ def test_cancelled_and_failed_installations_say_so(open_without, tmp_path, wheel
     assert "runtime.broken-package" in ui.runtimeMessageLabel.text
     assert "copy the one that the log names again" in ui.runtimeMessageLabel.text
     assert ui.runtimeLogButton.isVisible()
+    with opened_files() as opened:
+        ui.runtimeLogButton.click()
+    assert opened == [str(tmp_path / "runtime" / "install.log")]
     assert "tinyone" in installer.logText(panel.runtime.options())
     picture = tmp_path / "pictures"
     picture.mkdir()
@@ -196,6 +216,35 @@ def test_what_runs_is_not_cut_off_by_repair_and_removal(open_without, releases, 
     ui.runtimeRemoveButton.click()
     settle(panel)
     assert not (tmp_path / "runtime").exists()
+
+
+def test_options_are_kept_and_decide_what_is_planned(open_without, tmp_path):
+    """The build for the processor, the cure of a runtime that fails its check, is still chosen after a restart."""
+    panel = open_without()
+    ui = panel.ui
+    builds = [ui.runtimeBuildComboBox.itemText(index) for index in range(ui.runtimeBuildComboBox.count)]
+    assert builds == ["Automatic", "Processor only", "NVIDIA graphics card (CUDA)"]
+    assert panel.runtime.options().build == "auto"
+    ui.runtimeWheelsEdit.currentPath = ""
+    settle(panel)
+    for index, size, build in ((2, "3.5 GB", "NVIDIA"), (1, "430 MB", "processor")):
+        ui.runtimeBuildComboBox.currentIndex = index
+        settle(panel)
+        assert size in ui.runtimePlanLabel.text
+        assert build in ui.runtimePlanLabel.text
+    certificate = tmp_path / "ca.pem"
+    certificate.write_text("a certificate")
+    ui.runtimeCaEdit.currentPath = str(certificate)
+    settle(panel)
+    ui.runtimeFolderEdit.currentPath = str(tmp_path / "elsewhere")
+    settle(panel)
+    assert str(tmp_path / "elsewhere") in ui.runtimePlanLabel.text
+    again = Panel()
+    assert again.ui.runtimeBuildComboBox.currentText == "Processor only"
+    options = again.widget.runtimePanel.options()
+    assert (options.build, options.ca, options.folder) == ("cpu", str(certificate), str(tmp_path / "elsewhere"))
+    again.widget.cleanup()
+    again.widget.parent._qt_object.deleteLater()
 
 
 def test_a_proxys_password_is_not_kept(open_without):
