@@ -113,9 +113,9 @@ def is_in_use(folder: Path, patience_s: float = 0.0) -> bool:
 def remove_unused(
     folder: Path, *, everything: bool = False, told: Callable[[float], None] = lambda _fraction: None
 ) -> bool:
-    """Delete the folders that are no longer current (``everything``: the current ones too); return whether all could be.
+    """Delete the folders that are no longer current (``everything``: those that are, too); return whether all could be.
 
-    What a process runs from stays until the next time; ``told`` is called with how much of it is done, 0 to 1.
+    What a process runs from stays until the next time. ``told`` is called with how much of it is done, 0 to 1.
     """
     current = None if everything else read_current(folder)
     kept = {current.core, current.packages} if current else set()

@@ -109,7 +109,7 @@ class RuntimePanel:
         ui.runtimeRepairButton.connect("clicked(bool)", self._onRepair)
         ui.runtimeRemoveButton.connect("clicked(bool)", self._onRemove)
         ui.runtimeCheckButton.connect("clicked(bool)", self._onCheck)
-        ui.runtimeBuildComboBox.connect("currentIndexChanged(int)", lambda index: self._keep(RUNTIME_BUILD, BUILDS[index]))
+        ui.runtimeBuildComboBox.connect("currentIndexChanged(int)", self._onBuild)
         ui.runtimeFolderEdit.connect("currentPathChanged(QString)", self._onFolder)
         ui.runtimeWheelsEdit.connect("currentPathChanged(QString)", lambda path: self._keep(RUNTIME_WHEELS, path))
         ui.runtimeCaEdit.connect("currentPathChanged(QString)", lambda path: self._keep(RUNTIME_CA, path))
@@ -166,6 +166,9 @@ class RuntimePanel:
             qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
         else:
             slicer.util.infoDisplay(self.installer.logText(self.options()) or _("There is no log yet."))
+
+    def _onBuild(self, index: int) -> None:
+        self._keep(RUNTIME_BUILD, BUILDS[index])
 
     def _onFolder(self, path: str) -> None:
         self._keep(RUNTIME_FOLDER, path)
