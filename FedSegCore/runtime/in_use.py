@@ -60,7 +60,7 @@ def _is_held_now(file: Path) -> bool:
         else:
             import fcntl
 
-            with file.open("rb") as opened:
+            with file.open("r+b") as opened:  # a network file system locks for writing only what is open for it
                 fcntl.flock(opened.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return True

@@ -34,7 +34,7 @@ class ScriptedSegmenter:
         self._logic = logic
         self._told: list[object] = []
         self._progress: Callable[[Progress], object] | None = None
-        self._isClosed = False
+        self._isClosed = self._isWaiting = False
         logic.finished.connect(self._tell)
         logic.failed.connect(self._tell)
         logic.releasesListed.connect(lambda *told: self._tell(told))
@@ -45,10 +45,18 @@ class ScriptedSegmenter:
         progress: Callable[[Progress], object] | None,
     ) -> Outcome:  # fmt: skip
         """See ``FedSegSlicerLogic.segment``."""
-        if self._logic.state is not State.IDLE:
+        if self._isWaiting or self._logic.state is not State.IDLE:
             raise UserError("segment.busy", _("A volume is being segmented."), _("Wait until it has finished."))
         checkVolume(volumeNode)
-        self._told, self._progress = [], progress
+        self._told, self._progress, self._isWaiting = [], progress, True
+        try:
+            return self._segment(volumeNode, releasesFolder, release, modality, device)
+        finally:
+            self._isWaiting = False
+
+    def _segment(
+        self, volumeNode: "vtkMRMLScalarVolumeNode", releasesFolder: str, release: str, modality: str, device: str
+    ) -> Outcome:
         choices = Choices(volumeNode, ModalityChoice(modality or "AUTO"), device=DeviceChoice(device))
         choices.releasesFolder = releasesFolder or readSetting(RELEASES_FOLDER)
         if modality:

@@ -109,6 +109,7 @@ class WorkerSession:
         if self._process is not None:
             self._process.close()
             self._process = self._client = None
+        self._isOld = False
 
     def isRunning(self) -> bool:
         """Return whether a worker is running."""
@@ -136,6 +137,7 @@ class WorkerSession:
         process = self._makeProcess()
         process.logReceived.connect(self._onLog)
         self._process, self._client, self._greeted = process, JsonRpcClient(process), False
+        self._isOld = False
         process.start(arguments, environment)
         self._client.request(
             "initialize",
