@@ -3,18 +3,28 @@
 This file is thin: each tab and each duty has its own file in FedSegSlicerLib.
 """
 
+from typing import TYPE_CHECKING
+
 import slicer
 from FedSegSlicerLib import VERSION
 from FedSegSlicerLib.Parameters import FedSegSlicerParameterNode
+from FedSegSlicerLib.SelfTest import FedSegSlicerTest
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
-    ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from FedSegSlicerLib.JsonRpcClient import Progress
+    from FedSegSlicerLib.SegmentTypes import Outcome
+
+__all__ = ["FedSegSlicer", "FedSegSlicerLogic", "FedSegSlicerTest", "FedSegSlicerWidget"]
 
 
 class FedSegSlicer(ScriptedLoadableModule):
@@ -128,6 +138,8 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.federationTab.cleanup()
         if self.runtimePanel is not None:
             self.runtimePanel.cleanup()
+        if self.logic is not None:
+            self.logic.close()
 
     def enter(self) -> None:
         """Follow the scene's parameters; called each time the module is shown."""
@@ -218,11 +230,46 @@ class FedSegSlicerLogic(ScriptedLoadableModuleLogic):
 
     In a script or notebook inside Slicer::
 
-        logic = FedSegSlicerLogic().makeSegmentLogic()
-        logic.finished.connect(lambda outcome: print(outcome.rows))
-        logic.failed.connect(print)
-        logic.segment(volumeNode, "CT", "demo-CT-v1", "/folder/of/releases", "auto")
+        logic = slicer.util.getModuleLogic("FedSegSlicer")
+        outcome = logic.segment(volumeNode, "/folder/of/models", progress=print)
+        logic.close()
     """
+
+    _script = None
+
+    def segment(
+        self,
+        volumeNode: "slicer.vtkMRMLScalarVolumeNode",
+        releasesFolder: str = "",
+        release: str = "",
+        modality: str = "",
+        device: str = "auto",
+        progress: "Callable[[Progress], object] | None" = None,
+    ) -> "Outcome":
+        """Segment a volume and wait for the result, while Slicer's events go on; the worker stays for the next one.
+
+        Args:
+            volumeNode: what to segment.
+            releasesFolder: folder of models; empty for the one chosen under Settings.
+            release: a model's name, with or without version; empty for the newest that fits.
+            modality: ``"CT"``, ``"MR"``, ``"US"`` or ``"ES"``; empty to detect it.
+            device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+            progress: called with each Progress (``fraction``, ``stage``, ``etaSeconds``).
+
+        Raises:
+            UserError: with code, cause and remedy.
+        """
+        from FedSegSlicerLib.Script import ScriptedSegmenter
+
+        if self._script is None:
+            self._script = ScriptedSegmenter(self.makeSegmentLogic())
+        return self._script.segment(volumeNode, releasesFolder, release, modality, device, progress)
+
+    def close(self) -> None:
+        """End the worker that ``segment`` has started."""
+        if self._script is not None:
+            self._script.close()
+            self._script = None
 
     def getParameterNode(self) -> FedSegSlicerParameterNode:
         """Return the scene's parameters, made on first use."""
@@ -280,99 +327,3 @@ class FedSegSlicerLogic(ScriptedLoadableModuleLogic):
         from FedSegSlicerLib.VolumeExchange import VolumeExchange
 
         return FederationLogic(self.makeSession(), VolumeExchange(callLater), callLater)
-
-
-class FedSegSlicerTest(ScriptedLoadableModuleTest):
-    """Tests that also run inside Slicer (developer tools, or ctest)."""
-
-    def setUp(self) -> None:
-        """Begin with an empty scene."""
-        slicer.mrmlScene.Clear(False)
-
-    def runTest(self) -> None:
-        """Run all tests."""
-        for test in (
-            self.test_volumeIsHandedOverUnchanged,
-            self.test_unfitVolumesAreRefusedInWords,
-            self.test_sampleScansAreOffered,
-            self.test_choicesSurviveTheScene,
-        ):
-            self.setUp()
-            test()
-
-    def test_volumeIsHandedOverUnchanged(self) -> None:
-        """Voxels and place of an oblique volume survive the way to the worker's file and back."""
-        import tempfile
-        from pathlib import Path
-
-        import numpy as np
-        import vtk
-        from FedSegSlicerLib.VolumeExchange import takeSnapshot, writeNrrd
-
-        self.delayDisplay("Handing over a volume")
-        voxels = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
-        matrix = vtk.vtkMatrix4x4()
-        matrix.DeepCopy([0.8, -1.2, 0, 5, 0.6, 1.6, 0, -6, 0, 0, 3, 7, 0, 0, 0, 1])
-        volumeNode = slicer.util.addVolumeFromArray(voxels, ijkToRAS=matrix, name="oblique")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "volume.nrrd"
-            writeNrrd(takeSnapshot(volumeNode), path)
-            storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-            storage.SetFileName(str(path))
-            again = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
-            self.assertTrue(storage.ReadData(again))
-        np.testing.assert_array_equal(slicer.util.arrayFromVolume(again), voxels)
-        found = vtk.vtkMatrix4x4()
-        again.GetIJKToRASMatrix(found)
-        for row in range(4):
-            for column in range(4):
-                self.assertAlmostEqual(found.GetElement(row, column), matrix.GetElement(row, column), places=6)
-
-    def test_unfitVolumesAreRefusedInWords(self) -> None:
-        """A volume with a transform, without voxels, or no volume at all is refused with code and remedy."""
-        import numpy as np
-        from FedSegSlicerLib.Errors import UserError
-        from FedSegSlicerLib.VolumeExchange import checkVolume
-
-        self.delayDisplay("Refusing unfit volumes")
-        empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
-        moved = slicer.util.addVolumeFromArray(np.zeros((2, 2, 2), np.int16))
-        moved.SetAndObserveTransformNodeID(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode").GetID())
-        for volumeNode, code in ((None, "volume.none"), (empty, "volume.empty"), (moved, "volume.transformed")):
-            with self.assertRaises(UserError) as refused:
-                checkVolume(volumeNode)
-            self.assertEqual(refused.exception.code, code)
-            self.assertTrue(refused.exception.remedy)
-
-    def test_sampleScansAreOffered(self) -> None:
-        """The sample images are registered, are what their checksums say, and load."""
-        import hashlib
-        from pathlib import Path
-
-        import SampleData
-        from FedSegSlicerLib.SampleScans import CATEGORY, CHECKSUMS
-
-        self.delayDisplay("Loading a sample image")
-        if CATEGORY not in getattr(slicer.modules, "sampleDataSources", {}):
-            registerSamples()  # where a test started before Slicer was ready
-        sources = slicer.modules.sampleDataSources[CATEGORY]
-        folder = Path(__file__).parent / "Resources" / "SampleData"
-        self.assertEqual(sorted(source.nodeNames[0] for source in sources), sorted(CHECKSUMS))
-        for file, checksum in CHECKSUMS.items():
-            self.assertEqual(hashlib.sha256((folder / f"{file}.nrrd").read_bytes()).hexdigest(), checksum)
-        loaded = SampleData.SampleDataLogic().downloadFromSource(sources[0])
-        volumeNode = loaded[0] if isinstance(loaded, list) else loaded
-        self.assertEqual(slicer.util.arrayFromVolume(volumeNode).shape, (48, 96, 96))
-
-    def test_choicesSurviveTheScene(self) -> None:
-        """What was chosen is in the scene's parameters, and nothing of this computer is."""
-        self.delayDisplay("Keeping choices in the scene")
-        logic = FedSegSlicerLogic()
-        parameters = logic.getParameterNode()
-        parameters.seeSeed = 17
-        parameters.release = "demo-CT-v1"
-        again = FedSegSlicerLogic().getParameterNode()
-        self.assertEqual((again.seeSeed, again.release), (17, "demo-CT-v1"))
-        node = parameters.parameterNode
-        kept = " ".join(node.GetParameter(name) for name in node.GetParameterNames())
-        self.assertNotIn("/", kept)

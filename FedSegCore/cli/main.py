@@ -19,6 +19,7 @@ from FedSegCore.cli.results import results
 from FedSegCore.cli.segment import segment
 from FedSegCore.cli.worker import worker
 from FedSegCore.common.errors import CancelledError, FedSegError
+from FedSegCore.runtime.in_use import hold_own_runtime
 
 
 def _print_version(value: bool) -> None:
@@ -55,6 +56,7 @@ def build_app() -> typer.Typer:
 def main() -> None:
     """Run the command line and exit: 0 done, 2 wrong usage, 3 bad input, 4 cannot be done here, 130 cancelled."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    hold_own_runtime()
     try:
         code = build_app()(standalone_mode=False)
     except click.exceptions.Abort:

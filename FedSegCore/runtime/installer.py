@@ -25,17 +25,15 @@ CHECKED = ("torch", "monai", "flwr", "SimpleITK", "safetensors", "FedSegCore.wor
 """What is imported before a runtime counts as ready."""
 
 _TAIL = 60
+_PATIENCE_S = 5.0  # for a worker that is just ending
 _TELL = """
 import importlib, json, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
 torch = sys.modules.get("torch")
 devices = ["cpu"]
-if torch is not None and hasattr(torch, "cuda"):
-    if torch.cuda.is_available():
-        devices.append(torch.cuda.get_device_name(0))
-    if torch.backends.mps.is_available():
-        devices.append("Apple graphics")
+if torch is not None and hasattr(torch, "cuda") and torch.cuda.is_available():
+    devices.append(torch.cuda.get_device_name(0))
 sys.stdout.write("told:" + json.dumps({"torch": getattr(torch, "__version__", ""), "devices": devices}) + "\\n")
 """
 
@@ -48,7 +46,7 @@ class Order:
         action: ``look``, ``install``, ``check`` or ``remove``.
         source: folder with the FedSegCore that the extension ships.
         folder: the runtime's.
-        build: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        build: ``auto``, ``cpu`` or ``cuda``.
         wheels: folder of wheels to install from without a network; empty for none.
         proxy, ca: address of a proxy, file of an organisation's own certificate authority; empty for the system's.
         fresh: fetch the packages again even if those that are there would do.
@@ -189,9 +187,11 @@ class Installer:
                             plan={**asdict(plan), "fits": plan.fits})  # fmt: skip
 
     def _remove(self) -> None:
-        from FedSegCore.runtime.layout import LOG, InstallError, locked, remove_unused
+        from FedSegCore.runtime.layout import LOG, InstallError, is_in_use, locked, remove_unused
 
         with locked(self.folder):
+            if is_in_use(self.folder, _PATIENCE_S):
+                raise InstallError("runtime.in-use", "a process runs from it")
             told = partial(self.reporter.stage, "deleting")
             if not remove_unused(self.folder, everything=True, told=told):
                 raise InstallError("runtime.in-use", "some files could not be deleted")

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from FedSegCore.runtime.in_use import IN_USE, is_held
+
 CURRENT = "current.json"
 """Names the folders in use; written last and whole, so a half-made runtime is never in use."""
 
@@ -94,26 +96,37 @@ def new_folder(folder: Path, kind: str) -> Path:
         except FileExistsError:
             number += 1
         else:
+            (made / IN_USE).touch()
             return made
+
+
+def folders_of(folder: Path) -> list[Path]:
+    """Return what installations have made in ``folder``."""
+    return [path for path in folder.glob("*-*") if path.name.startswith(_OURS)]
+
+
+def is_in_use(folder: Path, patience_s: float = 0.0) -> bool:
+    """Return whether a process runs from the runtime in ``folder``, and goes on doing so for ``patience_s``."""
+    return any(is_held(path, patience_s) for path in folders_of(folder))
 
 
 def remove_unused(
     folder: Path, *, everything: bool = False, told: Callable[[float], None] = lambda _fraction: None
 ) -> bool:
-    """Delete the folders that are not in use (``everything``: those too); return whether all could be.
+    """Delete the folders that are no longer current (``everything``: those that are, too); return whether all could be.
 
-    ``told`` is called with how much of it is done, 0 to 1.
+    What a process runs from stays until the next time. ``told`` is called with how much of it is done, 0 to 1.
     """
     current = None if everything else read_current(folder)
-    used = {current.core, current.packages} if current else set()
+    kept = {current.core, current.packages} if current else set()
     if everything:
         for name in (CURRENT, f"{CURRENT}.part"):
             (folder / name).unlink(missing_ok=True)
-    unused = [path for path in folder.glob("*-*") if path.name.startswith(_OURS) and path.name not in used]
-    parts = [part for path in unused if path.is_dir() for part in [*path.iterdir(), path]]
+    unused = [path for path in folders_of(folder) if path.name not in kept]
+    parts = [part for path in unused if path.is_dir() and not is_held(path) for part in [*path.iterdir(), path]]
     for number, part in enumerate(parts):
         told(number / len(parts))
-        shutil.rmtree(part, ignore_errors=True)  # what another process still has open stays until the next time
+        shutil.rmtree(part, ignore_errors=True)  # what another program has open stays, too
     return not any(path.exists() for path in unused)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import shutil
 import sys
@@ -12,8 +11,8 @@ from pathlib import Path
 from FedSegCore.runtime.pieces import driver_cuda
 
 # Megabytes to fetch, and on the disk when installed. "cpu" was measured (Linux x86-64, Python 3.11, November 2026, the
-# pins of constraints.txt); the others are estimates from it and from PyTorch's usual wheels, and are told as "about".
-SIZES = {"cpu": (430, 1800), "cuda": (3500, 7500), "mps": (400, 1700)}
+# pins of constraints.txt); "cuda" is an estimate from it and from PyTorch's usual wheels. Both are told as "about".
+SIZES = {"cpu": (430, 1800), "cuda": (3500, 7500)}
 
 # The CUDA builds that PyTorch is offered in, newest first, each with the CUDA version a driver must support.
 CUDA_BUILDS = (("cu132", (13, 2)), ("cu130", (13, 0)), ("cu126", (12, 6)))
@@ -27,7 +26,7 @@ class Plan:
     """What an installation would do.
 
     Attributes:
-        build: ``cpu``, ``cuda`` or ``mps``.
+        build: ``cpu`` or ``cuda``.
         variants: CUDA builds to try in this order (``("cpu",)`` for the processor's; empty: the standard one).
         download_mb: to fetch; 0 from a folder of wheels.
         disk_mb: needed on the disk while installing.
@@ -47,9 +46,7 @@ class Plan:
 
 
 def build_for_this_computer() -> str:
-    """Return ``cuda`` where an NVIDIA driver answers, ``mps`` on Apple silicon, else ``cpu``."""
-    if sys.platform == "darwin":
-        return "mps" if platform.machine() == "arm64" else "cpu"
+    """Return ``cuda`` where an NVIDIA driver answers, else ``cpu``; nothing here computes on Apple graphics yet."""
     return "cuda" if driver_cuda() is not None else "cpu"
 
 

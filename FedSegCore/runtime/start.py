@@ -1,7 +1,7 @@
 """Runs something in a runtime with the Python that started this: ``start.py PACKAGES -m MODULE [...]`` or ``-c CODE``.
 
 The packages come first on the path, for this process and those it starts, and what is installed for that Python is left
-out: nothing of Slicer's own packages is mixed in.
+out: nothing of Slicer's own packages is mixed in. What it runs from is not deleted while it runs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ def main() -> None:
     """Run what the command line says."""
     packages, kind, what, *rest = sys.argv[1:]
     use(packages)
+    from FedSegCore.runtime.in_use import hold_own_runtime
+
+    hold_own_runtime()
     if kind == "-m":
         sys.argv = [what, *rest]
         runpy.run_module(what, run_name="__main__", alter_sys=True)

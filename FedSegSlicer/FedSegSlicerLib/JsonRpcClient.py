@@ -69,6 +69,10 @@ class JsonRpcClient:
         """Return whether a request has not been answered yet."""
         return requestId in self._pending
 
+    def isBusy(self) -> bool:
+        """Return whether any request has not been answered yet."""
+        return bool(self._pending)
+
     def _send(self, message: dict[str, Any]) -> None:
         self._process.write(json.dumps(message, allow_nan=False).encode() + b"\n")
 

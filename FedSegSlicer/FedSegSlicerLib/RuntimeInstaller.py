@@ -58,7 +58,7 @@ class InstallOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an installation would do: ``build`` is cpu, cuda or mps; megabytes; whether there is room."""
+    """What an installation would do: ``build`` is cpu or cuda; megabytes; whether there is room."""
 
     build: str
     downloadMb: int
@@ -172,6 +172,11 @@ class RuntimeInstaller:
         if not self.state.isBusy:
             self.problem, self._condition = problem, RuntimeState.OUTDATED
             self._set(RuntimeState.OUTDATED)
+
+    def refuse(self, problem: UserError) -> None:
+        """Tell why something is not begun."""
+        self.problem = problem
+        self.changed.emit()
 
     def _start(self, action: str, options: InstallOptions, state: RuntimeState, **more: Any) -> None:
         if self.state.isBusy:

@@ -13,7 +13,9 @@ from slicer.i18n import tr as _
 from .Confirmation import confirm
 from .Errors import UserError
 from .RuntimeInstaller import InstallOptions, Plan, RuntimeInstaller, RuntimeState
+from .RuntimeProblems import problemOf
 from .Settings import (
+    RUNTIME_BUILD,
     RUNTIME_CA,
     RUNTIME_FOLDER,
     RUNTIME_PROXY,
@@ -25,7 +27,7 @@ from .Settings import (
 from .WordsForPeople import sizeWords
 from .WorkerSession import WorkerSession
 
-BUILDS = ("auto", "cpu", "cuda", "mps")
+BUILDS = ("auto", "cpu", "cuda")
 
 
 class RuntimePanel:
@@ -34,7 +36,7 @@ class RuntimePanel:
     Args:
         ui: the widgets of FedSegSlicer.ui by name.
         installer: what does the work.
-        sessions: whose workers end before the runtime's files are replaced or removed.
+        sessions: whose workers are those of the runtime; what one is doing is never cut off.
         onChanged: called when there is another runtime than before, or none any more.
     """
 
@@ -93,8 +95,10 @@ class RuntimePanel:
         ui.runtimeWheelsEdit.currentPath = readSetting(RUNTIME_WHEELS)
         ui.runtimeCaEdit.currentPath = readSetting(RUNTIME_CA)
         ui.runtimeProxyEdit.setText(readSetting(RUNTIME_PROXY))
-        for text in (_("Automatic"), _("Processor only"), _("NVIDIA graphics card (CUDA)"), _("Apple graphics (MPS)")):
+        for text in (_("Automatic"), _("Processor only"), _("NVIDIA graphics card (CUDA)")):
             ui.runtimeBuildComboBox.addItem(text)
+        build = readSetting(RUNTIME_BUILD)
+        ui.runtimeBuildComboBox.currentIndex = BUILDS.index(build) if build in BUILDS else 0
         ui.runtimeOptionsButton.collapsed = True
 
     def _connect(self) -> None:
@@ -105,7 +109,7 @@ class RuntimePanel:
         ui.runtimeRepairButton.connect("clicked(bool)", self._onRepair)
         ui.runtimeRemoveButton.connect("clicked(bool)", self._onRemove)
         ui.runtimeCheckButton.connect("clicked(bool)", self._onCheck)
-        ui.runtimeBuildComboBox.connect("currentIndexChanged(int)", lambda _index: self._look())
+        ui.runtimeBuildComboBox.connect("currentIndexChanged(int)", self._onBuild)
         ui.runtimeFolderEdit.connect("currentPathChanged(QString)", self._onFolder)
         ui.runtimeWheelsEdit.connect("currentPathChanged(QString)", lambda path: self._keep(RUNTIME_WHEELS, path))
         ui.runtimeCaEdit.connect("currentPathChanged(QString)", lambda path: self._keep(RUNTIME_CA, path))
@@ -124,7 +128,7 @@ class RuntimePanel:
             if self.installer.state.isBusy:
                 self.installer.cancel()
             else:
-                self._stopWorkers()
+                self._renewWorkers()
                 self.installer.install(self.options(), fresh=self._fresh)
 
     def _onRepair(self, _checked: bool = False) -> None:
@@ -144,9 +148,17 @@ class RuntimePanel:
     def _onRemove(self, _checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The runtime could not be removed.")):
             question = _("Remove the runtime from {folder}? Models and your site's data stay.")
-            if confirm(question.format(folder=runtimeFolder()), _("Remove")):
-                self._stopWorkers()
+            if self._isFree() and confirm(question.format(folder=runtimeFolder()), _("Remove")) and self._isFree():
+                self._renewWorkers()
                 self.installer.remove(self.options())
+
+    def _isFree(self) -> bool:
+        """Return whether no worker has something to do; else say so."""
+        if any(session.isBusy() for session in self._sessions):
+            self._isOpen = True
+            self.installer.refuse(problemOf("runtime.working"))
+            return False
+        return True
 
     def _onLog(self, _checked: bool = False) -> None:
         path = self.installer.logPath(self.options())
@@ -154,6 +166,9 @@ class RuntimePanel:
             qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
         else:
             slicer.util.infoDisplay(self.installer.logText(self.options()) or _("There is no log yet."))
+
+    def _onBuild(self, index: int) -> None:
+        self._keep(RUNTIME_BUILD, BUILDS[index])
 
     def _onFolder(self, path: str) -> None:
         self._keep(RUNTIME_FOLDER, path)
@@ -170,9 +185,9 @@ class RuntimePanel:
     def _look(self) -> None:
         self.installer.look(self.options(), self._fresh)
 
-    def _stopWorkers(self) -> None:
+    def _renewWorkers(self) -> None:
         for session in self._sessions:
-            session.stop()
+            session.renew()
 
     # What is told
 
@@ -186,6 +201,7 @@ class RuntimePanel:
         wasChecked = self._isOpen and not self._fresh
         self._isOpen, self._fresh = wasChecked, False
         if not wasChecked:
+            self._renewWorkers()
             self.ui.runtimePathEdit.currentPath = ""  # what was just installed is what is meant
         self._update()
         self._onRuntimeChanged()
@@ -294,7 +310,7 @@ def planWords(plan: Plan | None, folder: Path) -> str:
     """Return what an installation would take."""
     if plan is None:
         return ""
-    builds = {"cpu": _("for the processor"), "cuda": _("for the NVIDIA graphics card"), "mps": _("for Apple graphics")}
+    builds = {"cpu": _("for the processor"), "cuda": _("for the NVIDIA graphics card")}
     room = _("Needs {disk} on the disk while installing; {free} are free in {folder}.").format(
         disk=sizeWords(plan.diskMb), free=sizeWords(plan.freeMb), folder=folder
     )

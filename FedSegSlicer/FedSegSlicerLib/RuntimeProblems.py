@@ -35,8 +35,13 @@ def _ofThisComputer() -> list[UserError]:
         ),
         UserError(
             "runtime.in-use",
-            _("Some of the runtime's files could not be deleted; a program uses them."),
+            _("The runtime, or some of its files, were not deleted: a program uses them."),
             _("Close other Slicers and stop training on this computer, then remove it again."),
+        ),
+        UserError(
+            "runtime.working",
+            _("The runtime is at work for this Slicer, and was not removed."),
+            _("Wait until it has finished, or cancel it; then remove it again."),
         ),
         UserError(
             "runtime.no-pip",

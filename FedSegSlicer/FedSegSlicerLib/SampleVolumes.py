@@ -1,13 +1,18 @@
 """GIN samples as volumes of the scene: passing ones that are looked at, and those that are kept."""
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
 from slicer.i18n import tr as _
+from vtk.util.numpy_support import vtk_to_numpy
 
+from .Background import onThread
+from .Errors import UserError
 from .VolumeExchange import VolumeSnapshot
+from .WorkerProcess import CallLater
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
@@ -53,8 +58,8 @@ class SampleVolumes:
             node.SetHideFromEditors(True)
             node.SetSaveWithScene(False)
             self._nodes[index] = node.GetID()
+        self._show(index, node, window)  # before it has voxels, of which VTK would find the range
         setVoxels(node, snapshot)
-        self._show(index, node, window)
 
     def node(self, index: int) -> "vtkMRMLScalarVolumeNode | None":
         """Return the node under ``index``, None if there is none (any more)."""
@@ -106,14 +111,17 @@ def volumeClass(snapshot: VolumeSnapshot) -> str:
 
 
 def setVoxels(node: "vtkMRMLScalarVolumeNode", snapshot: VolumeSnapshot) -> None:
-    """Copy voxels and place into a volume node."""
+    """Give voxels, which are not copied, and place to a volume node."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(snapshot.array.shape[2::-1])
+    image.GetPointData().SetScalars(snapshot.scalars)
     matrix = vtk.vtkMatrix4x4()
     for row, sign in enumerate((-1, -1, 1)):
         for column in range(4):
             matrix.SetElement(row, column, sign * snapshot.ijkToLPS[row][column])
     modified = node.StartModify()
-    slicer.util.updateVolumeFromArray(node, snapshot.array)
     node.SetIJKToRASMatrix(matrix)
+    node.SetAndObserveImageData(image)
     node.EndModify(modified)
 
 
@@ -133,36 +141,77 @@ def telling(slab: "Any", reach: int) -> tuple[float, float]:
 
 
 def keepAsVolume(
-    node: "vtkMRMLScalarVolumeNode", source: "vtkMRMLScalarVolumeNode", parameters: str, facts: dict[str, Any]
+    node: "vtkMRMLScalarVolumeNode",
+    source: "vtkMRMLScalarVolumeNode",
+    parameters: str,
+    facts: dict[str, Any],
+    callLater: CallLater,
+    onError: Callable[[UserError], None],
 ) -> "vtkMRMLScalarVolumeNode":
     """Return a copy of a sample that is listed, saved with the scene, and knows how it was made.
+
+    Its voxels are the sample's at first; a copy of its own, made on a thread, takes their place a moment later.
 
     Args:
         node: the sample.
         source: what it was made of.
         parameters: its parameter file as base64.
         facts: anything that JSON can hold.
+        callLater: see CallLater.
+        onError: called where there is too little memory for the copy.
     """
     scene = slicer.mrmlScene
     name = _("{volume} GIN seed {seed} sample {number}").format(
         volume=source.GetName(), seed=facts["seed"], number=facts["number"] + 1
     )
     kept = scene.AddNewNodeByClass(node.GetClassName(), scene.GenerateUniqueName(name))
+    showLike(kept, node)
     image = vtk.vtkImageData()
-    image.DeepCopy(node.GetImageData())
+    image.ShallowCopy(node.GetImageData())
     kept.SetAndObserveImageData(image)
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     kept.SetIJKToRASMatrix(matrix)
-    kept.CreateDefaultDisplayNodes()
-    shown = node.GetDisplayNode()
-    setWindow(
-        kept.GetDisplayNode(), (shown.GetLevel() - shown.GetWindow() / 2, shown.GetLevel() + shown.GetWindow() / 2)
-    )
+    _copyLater(image, callLater, onError)
     kept.SetAttribute(PARAMETERS, parameters)
     kept.SetAttribute(FACTS, json.dumps(facts, sort_keys=True))
     kept.SetNodeReferenceID(SOURCE, source.GetID())
     return kept
+
+
+def showLike(node: "vtkMRMLScalarVolumeNode", other: "vtkMRMLScalarVolumeNode") -> None:
+    """Give a volume that has no voxels yet a display with another one's window."""
+    node.CreateDefaultDisplayNodes()
+    shown = other.GetDisplayNode()
+    if shown is not None:
+        window = shown.GetLevel() - shown.GetWindow() / 2, shown.GetLevel() + shown.GetWindow() / 2
+        setWindow(node.GetDisplayNode(), window)
+
+
+def _copyLater(image: vtk.vtkImageData, callLater: CallLater, onError: Callable[[UserError], None]) -> None:
+    """Give an image voxels of its own instead of those it shares."""
+    shared = image.GetPointData().GetScalars()
+
+    def copy() -> vtk.vtkDataArray:
+        own = shared.NewInstance()
+        own.SetNumberOfComponents(shared.GetNumberOfComponents())
+        own.SetNumberOfTuples(shared.GetNumberOfTuples())
+        vtk_to_numpy(own)[:] = vtk_to_numpy(shared)  # a copy by VTK would hold Python's lock, and the GUI thread
+        return own
+
+    def use(own: vtk.vtkDataArray) -> None:
+        if image.GetPointData().GetScalars() is shared:
+            image.GetPointData().SetScalars(own)
+
+    onThread(callLater, copy, use, onError, _notCopied)
+
+
+def _notCopied(_error: Exception) -> UserError:
+    return UserError(
+        "sample.not-copied",
+        _("There is too little memory for a kept sample beside the one that is shown."),
+        _("Close volumes that you no longer need; a change of the kept sample shows in the other one, too."),
+    )
 
 
 def factsOf(node: "vtkMRMLScalarVolumeNode | None") -> dict[str, Any] | None:

@@ -9,12 +9,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from .Background import Steps
+from .Errors import UserError
 from .QtTimer import callLater
 from .SeeLogic import SeeLogic
 from .SeePictures import PICTURE_WIDTH, PictureFrame, writePng
 from .SeeTypes import Look
 
 if TYPE_CHECKING:
+    import numpy as np
     from slicer import vtkMRMLSegmentationNode
 
 PICTURE_SIDE = 112
@@ -35,7 +37,6 @@ class SeeGrid:
         self.isFilling = False
         self._shownLook: Look | None = None
         self._drawing: Steps | None = None
-        self._pictures = 0
 
     def fillSlices(self) -> None:
         """Give the slider the slices that are there; it stays where it is, or goes to the one that was asked for."""
@@ -81,13 +82,10 @@ class SeeGrid:
         for index in range(scene.look.samples + 1):
             plane = self._planeOf(index, k)
             if plane is not None:
-                self._pictures += 1
-                path = self.logic.folder() / f"picture-{self._pictures % 100}.png"
-                writePng(frame.picture(plane, self.logic.volumes.window(index), outlines), path)
+                picture = frame.picture(plane, self.logic.volumes.window(index), outlines)
                 item = self.ui.seePictureList.item(index)
-                item.setIcon(_iconOf(path))
+                item.setIcon(_iconOf(pixmapOf(picture, self.logic.folder())))
                 item.setText(self._titleOf(index))
-                path.unlink()
             yield
         # Only now has the list its final width, if it was hidden before.
         self._fitHeight(frame)
@@ -129,9 +127,28 @@ class SeeGrid:
         pictures.setFixedHeight(-(-pictures.count // columns) * cell.height() + 2 * pictures.frameWidth + 4)
 
 
-def _iconOf(path: Path) -> "qt.QIcon":
+def pixmapOf(pixels: "np.ndarray", folder: Path) -> "qt.QPixmap":
+    """Return uint8 (rows, columns, RGB or RGBA) as a picture of Qt's; a file in ``folder`` is there for a moment.
+
+    Raises:
+        UserError: ``disk.full``.
+    """
+    path = folder / "picture.png"
+    try:
+        writePng(pixels, path)
+        return qt.QPixmap(str(path))
+    except OSError as error:
+        raise UserError(
+            "disk.full",
+            _("The pictures could not be written to the temporary folder."),
+            _("Free some space on that disk, and try again."),
+        ) from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _iconOf(pixmap: "qt.QPixmap") -> "qt.QIcon":
     """Return a picture as an icon that is not tinted when it is selected: its gray values are what counts."""
-    pixmap = qt.QPixmap(str(path))
     icon = qt.QIcon(pixmap)
     icon.addPixmap(pixmap, qt.QIcon.Selected)
     return icon

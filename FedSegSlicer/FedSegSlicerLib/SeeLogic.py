@@ -4,7 +4,6 @@ import base64
 import enum
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +12,26 @@ from slicer.i18n import tr as _
 
 from .Errors import UserError
 from .JsonRpcClient import Progress
-from .NrrdReader import readInBackground, readInTurn
-from .SampleVolumes import PARAMETERS, SOURCE, SampleVolumes, factsOf, keepAsVolume, setVoxels, telling, volumeClass
-from .SeeTypes import GinSettings, Look, Sample, Scene
+from .NrrdReader import readInBackground, readInTurn, unreadable
+from .SampleVolumes import (
+    PARAMETERS,
+    SOURCE,
+    SampleVolumes,
+    factsOf,
+    keepAsVolume,
+    setVoxels,
+    showLike,
+    telling,
+    volumeClass,
+)
+from .SeeTypes import GinSettings, Look, Sample, Scene, Step
 from .Signal import Signal
-from .VolumeExchange import VolumeExchange, VolumeSnapshot, checkVolume, knownModality
+from .VolumeExchange import VolumeExchange, VolumeSnapshot, checkVolume, knownModality, unwritable
 from .WorkerProcess import CallLater
 from .WorkerSession import Request, WorkerSession, cancelledError
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
-
-FIRST_SLICES = 5
-"""Slices of the first pictures; the whole volume follows."""
-
 
 GIVE_UP_PATIENCE_MS = 20_000
 """How long the worker may go on with samples that are no longer wanted."""
@@ -37,13 +42,6 @@ class SeeState(enum.Enum):
 
     IDLE = "idle"
     RUNNING = "running"
-
-
-@dataclass(frozen=True)
-class _Step:
-    first: int
-    samples: int
-    slices: int | None
 
 
 class SeeLogic:
@@ -97,16 +95,7 @@ class SeeLogic:
             shutil.rmtree(left, ignore_errors=True)
         number = self._run
         self.state = SeeState.RUNNING
-        params = {**look.settings.toWorker(), "seed": look.seed}
-        modality = look.modality or knownModality(look.volume)
-        if modality is not None:
-            params["modality"] = modality
-        if look.around is not None:
-            right, anterior, superior = look.around
-            params["around"] = [-right, -anterior, superior]
-        steps = [_Step(0, 1, FIRST_SLICES), _Step(1, look.samples - 1, FIRST_SLICES)]
-        steps += [_Step(index, 1, None) for index in range(look.samples)]
-        steps = [step for step in steps if step.samples > 0]
+        params, steps = look.toWorker(), look.steps()
 
         def begin(path: Path) -> None:
             params["image"] = str(path)
@@ -177,7 +166,7 @@ class SeeLogic:
             "preprocessing": made["preprocessing"],
             "sha256": made["sha256"],
         }
-        return keepAsVolume(node, look.volume, made["parameters"], facts)
+        return keepAsVolume(node, look.volume, made["parameters"], facts, self._callLater, self.failed.emit)
 
     def makeAgain(
         self, kept: "vtkMRMLScalarVolumeNode", onDone: Callable[["vtkMRMLScalarVolumeNode", bool], None]
@@ -200,9 +189,10 @@ class SeeLogic:
             raise goneError()
         checkVolume(source)
         self._giveUp()
+        self.progressed.emit(Progress(0.0, _("handing over the volume"), None))
         number = self._run
-        self.state = SeeState.RUNNING
         output = self.folder() / f"again-{number}.nrrd"
+        self.state = SeeState.RUNNING
         params = {
             "preprocessing": facts["preprocessing"],
             "parameters": kept.GetAttribute(PARAMETERS),
@@ -222,8 +212,8 @@ class SeeLogic:
                 return
             name = slicer.mrmlScene.GenerateUniqueName(_("{volume} made again").format(volume=kept.GetName()))
             node = slicer.mrmlScene.AddNewNodeByClass(volumeClass(snapshot), name)
+            showLike(node, kept)
             setVoxels(node, snapshot)
-            node.CreateDefaultDisplayNodes()
             self.state, self._request = SeeState.IDLE, None
             onDone(node, same)
             self.finished.emit()
@@ -290,7 +280,7 @@ class SeeLogic:
         self.state, self._request = SeeState.IDLE, None
         self.failed.emit(error)
 
-    def _nextStep(self, number: int, look: Look, params: dict[str, Any], steps: list[_Step], total: int) -> None:
+    def _nextStep(self, number: int, look: Look, params: dict[str, Any], steps: list[Step], total: int) -> None:
         if number != self._run:
             return
         if not steps:
@@ -298,8 +288,12 @@ class SeeLogic:
             self.finished.emit()
             return
         step, rest = steps[0], steps[1:]
-        folder = self.folder() / f"samples-{number}-{len(rest)}"
-        folder.mkdir(exist_ok=True)
+        try:
+            folder = self.folder() / f"samples-{number}-{len(rest)}"
+            folder.mkdir(exist_ok=True)
+        except (OSError, UserError) as error:
+            self._fail(number, error if isinstance(error, UserError) else unwritable(error))
+            return
         asked = {**params, "first": step.first, "samples": step.samples, "slices": step.slices, "folder": str(folder)}
         asked["with_original"] = step.first == 0
 
@@ -328,11 +322,15 @@ class SeeLogic:
             if number != self._run:
                 return False
             row = rows[path]
-            if row is None:
-                self._putOriginal(look, result, snapshot)
-            else:
-                self._putSample(row, result, snapshot, folder)
-            path.unlink(missing_ok=True)
+            try:
+                if row is None:
+                    self._putOriginal(look, result, snapshot)
+                else:
+                    self._putSample(row, result, snapshot, folder)
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                self._fail(number, unreadable(error))
+                return False
             return True
 
         def done() -> None:

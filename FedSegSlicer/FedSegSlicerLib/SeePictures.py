@@ -172,9 +172,15 @@ def drawHistograms(original: list[float], sample: list[float] | None, reference:
 
 
 def writePng(pixels: "np.ndarray", path: Path) -> None:
-    """Write uint8 (rows, columns, RGB or RGBA), the first row on top."""
+    """Write uint8 (rows, columns, RGB or RGBA), the first row on top.
+
+    VTK itself would end the whole program where the disk is full.
+
+    Raises:
+        OSError: it could not be written.
+    """
     import numpy as np
-    from vtk.util.numpy_support import numpy_to_vtk
+    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
     height, width, parts = pixels.shape
     image = vtk.vtkImageData()
@@ -182,7 +188,8 @@ def writePng(pixels: "np.ndarray", path: Path) -> None:
     flat = np.ascontiguousarray(pixels[::-1]).reshape(-1, parts)
     image.GetPointData().SetScalars(numpy_to_vtk(flat, deep=True))
     writer = vtk.vtkPNGWriter()
-    writer.SetFileName(str(path))
+    writer.WriteToMemoryOn()
     writer.SetCompressionLevel(1)
     writer.SetInputData(image)
     writer.Write()
+    path.write_bytes(vtk_to_numpy(writer.GetResult()).tobytes())

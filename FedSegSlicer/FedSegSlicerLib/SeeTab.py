@@ -3,7 +3,6 @@
 import html
 
 import ctk
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -11,9 +10,10 @@ from .Errors import UserError
 from .JsonRpcClient import Progress
 from .Parameters import FedSegSlicerParameterNode, ModalityChoice
 from .QtTimer import callLater
-from .SeeGrid import SeeGrid
+from .SeeAgain import SeeAgain
+from .SeeGrid import SeeGrid, pixmapOf
 from .SeeLogic import SeeLogic, SeeState
-from .SeePictures import drawHistograms, writePng
+from .SeePictures import drawHistograms
 from .SeeTypes import GinSettings, Look
 from .SeeViews import SampleViews, pointInView
 from .SeeWords import legendWords, measureWords, seenAsWords, settingsWords
@@ -43,9 +43,11 @@ class SeeTab:
         self._isLive = False
         self._changes = 0
         self._error: UserError | None = None
+        self._pictureError: UserError | None = None
         self._isFilling = False
         self._isEntered = False
         self._grid = SeeGrid(ui, logic)
+        self._again = SeeAgain(ui, logic, self._tell)
         self._prepareWidgets()
         self._connect()
         self._update()
@@ -133,15 +135,13 @@ class SeeTab:
             try:
                 kept = self.logic.keep(self._chosen())
             except UserError as error:
-                self._error = error
-                self._update()
+                self._tell(error)
                 return
-            self._error = None
             self.ui.seeKeptLabel.text = _("Kept as '{name}', with all that is needed to make it again.").format(
                 name=kept.GetName()
             )
             self.ui.seeKeptLabel.setVisible(True)
-            self._update()
+            self._tell(None)
 
     def _onUse(self, _checked: bool = False) -> None:
         self.logic.useForTraining(readSetting(SITE_FOLDER), self._settings())
@@ -168,7 +168,7 @@ class SeeTab:
     def _onChosen(self, _row: int) -> None:
         if not self._grid.isFilling:
             self.ui.seeKeptLabel.setVisible(False)
-            self._showChosen()
+            self._update()
 
     def _onParameters(self, *_args: object) -> None:
         parameters = self._parameters
@@ -264,7 +264,10 @@ class SeeTab:
         self.ui.seeProgressLabel.text = progress.stage[:1].upper() + progress.stage[1:] + "…"
 
     def _onFailed(self, error: UserError) -> None:
-        self._error = None if error.isCancelled else error
+        self._tell(None if error.isCancelled else error)
+
+    def _tell(self, error: UserError | None) -> None:
+        self._error = error
         self._update()
 
     def _onUsed(self, site: str, own: bool) -> None:
@@ -277,8 +280,7 @@ class SeeTab:
         )
         self.ui.seeTrainingLabel.text = words + " " + _("The site's journal says so.")
         self.ui.seeTrainingLabel.setVisible(True)
-        self._error = None
-        self._update()
+        self._tell(None)
 
     # What is shown
 
@@ -297,7 +299,8 @@ class SeeTab:
         if not running:
             ui.seeProgressBar.value = 0
             ui.seeProgressLabel.text = reason
-        problem = self._error
+        self._showChosen()
+        problem = self._error or self._pictureError
         ui.seeProgressLabel.setVisible((running or bool(reason)) and problem is None)
         ui.seeMessageLabel.setVisible(problem is not None)
         if problem is not None:
@@ -309,8 +312,8 @@ class SeeTab:
         ui.seeModalityLabel.text = seenAsWords(scene) if scene is not None else ""
         ui.seeModalityLabel.setVisible(scene is not None)
         ui.seeSamplesCollapsibleButton.setVisible(scene is not None)
-        self._showChosen()
         self._updateTraining()
+        self._again.update(self._parameters.seeVolume if self._parameters is not None else None)
 
     def _reasonNotReady(self) -> str:
         volume = self._parameters.seeVolume if self._parameters is not None else None
@@ -341,16 +344,18 @@ class SeeTab:
         return self.ui.seePictureList.currentRow - 1
 
     def _showChosen(self) -> None:
+        self._pictureError = None
         scene, sample = self.logic.scene, self.logic.samples.get(self._chosen())
         isThere = scene is not None and sample is not None
         self.ui.seeChosenCollapsibleButton.setVisible(isThere)
         if not isThere:
             return
         self.ui.seeMeasuresLabel.text = measureWords(sample, scene)
-        path = self.logic.folder() / "histogram.png"
-        writePng(drawHistograms(scene.histogram, sample.histogram, scene.referenceHistogram), path)
-        self.ui.seeHistogramLabel.setPixmap(qt.QPixmap(str(path)))
-        path.unlink()
+        try:
+            curves = drawHistograms(scene.histogram, sample.histogram, scene.referenceHistogram)
+            self.ui.seeHistogramLabel.setPixmap(pixmapOf(curves, self.logic.folder()))
+        except UserError as error:
+            self._pictureError = error
         self.ui.seeLegendLabel.text = legendWords(scene.referenceHistogram is not None)
         reason = (
             "" if sample.isWhole else _("Only some slices of this sample are there so far; the rest is on its way.")

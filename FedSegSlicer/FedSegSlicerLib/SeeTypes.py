@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .VolumeExchange import VolumeSnapshot
+from .VolumeExchange import VolumeSnapshot, knownModality
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
+
+FIRST_SLICES = 5
+"""Slices of the first pictures; the whole volume follows."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,32 @@ class Look:
     modality: str | None = None
     reference: "vtkMRMLScalarVolumeNode | None" = None
     around: tuple[float, float, float] | None = None
+
+    def toWorker(self) -> dict[str, Any]:
+        """Return what is common to all steps, in the worker's words; images come as files."""
+        params = {**self.settings.toWorker(), "seed": self.seed}
+        modality = self.modality or knownModality(self.volume)
+        if modality is not None:
+            params["modality"] = modality
+        if self.around is not None:
+            right, anterior, superior = self.around
+            params["around"] = [-right, -anterior, superior]
+        return params
+
+    def steps(self) -> list["Step"]:
+        """Return what is asked for in turn: the first slices of all samples, then each as a whole."""
+        steps = [Step(0, 1, FIRST_SLICES), Step(1, self.samples - 1, FIRST_SLICES)]
+        steps += [Step(index, 1, None) for index in range(self.samples)]
+        return [step for step in steps if step.samples > 0]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One request: ``samples`` samples from number ``first`` on, of ``slices`` slices; None: the whole volume."""
+
+    first: int
+    samples: int
+    slices: int | None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from .RuntimeLocator import usualInstallFolder
 RELEASES_FOLDER = "FedSegSlicer/ReleasesFolder"
 RUNTIME = "FedSegSlicer/Runtime"
 RUNTIME_FOLDER = "FedSegSlicer/RuntimeFolder"
+RUNTIME_BUILD = "FedSegSlicer/RuntimeBuild"
 RUNTIME_WHEELS = "FedSegSlicer/RuntimeWheels"
 RUNTIME_PROXY = "FedSegSlicer/RuntimeProxy"
 RUNTIME_CA = "FedSegSlicer/RuntimeCertificates"

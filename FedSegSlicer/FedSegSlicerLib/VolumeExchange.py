@@ -27,10 +27,12 @@ class VolumeSnapshot:
     Attributes:
         array: voxels with axes (k, j, i), or (k, j, i, c) for color; shared with the scene, not copied.
         ijkToLPS: 4x4, voxel index (i, j, k, 1) to LPS mm, row by row.
+        scalars: VTK's array, whose memory ``array`` is; of volumes that were read from a file.
     """
 
     array: "np.ndarray"
     ijkToLPS: tuple[tuple[float, ...], ...]
+    scalars: "vtk.vtkDataArray | None" = None
 
 
 def checkVolume(volumeNode: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
@@ -155,12 +157,13 @@ class VolumeExchange:
         self._count = 0
 
     def folder(self) -> Path:
-        """Return the folder (readable by this user only), made on first use.
+        """Return the folder (readable by this user only), made on first use and where something has cleaned it away.
 
         Raises:
             UserError: ``disk.full``: it could not be made.
         """
-        if self._folder is None:
+        if self._folder is None or not self._folder.path.is_dir():
+            self.clear()
             try:
                 self._folder = PrivateFolder()
             except OSError as error:
@@ -176,7 +179,7 @@ class VolumeExchange:
         """Write the volume as NRRD on a thread of its own, then call back; checks it first (UserError is raised)."""
         checkVolume(volumeNode)
         key = self._keyOf(volumeNode)
-        if self._written is not None and self._written[0] == key:
+        if self._written is not None and self._written[0] == key and self._written[1].is_file():
             path = self._written[1]
             self._callLater(0, lambda: onDone(path))
             return

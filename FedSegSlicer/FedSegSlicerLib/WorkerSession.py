@@ -42,6 +42,8 @@ class WorkerSession:
         self._callLater = callLater
         self._process: WorkerProcessProtocol | None = None
         self._client: JsonRpcClient | None = None
+        self._former: WorkerProcessProtocol | None = None
+        self._isOld = False
         self._greeted = False
         self._log: list[str] = []
 
@@ -66,6 +68,7 @@ class WorkerSession:
                     onError(notStartedError())
                 else:
                     callback(value)
+                self._endIfOld()
 
             return call
 
@@ -96,19 +99,36 @@ class WorkerSession:
         if self._process is not None:
             self._process.stop()
 
+    def renew(self) -> None:
+        """End the worker once nothing is open; the next request after that starts one of the runtime there is then."""
+        self._isOld = self._client is not None
+        self._endIfOld()
+
     def close(self) -> None:
         """End the worker for good, and wait the moment that takes; open requests are not answered."""
         if self._process is not None:
             self._process.close()
             self._process = self._client = None
+        self._isOld = False
 
     def isRunning(self) -> bool:
         """Return whether a worker is running."""
         return self._process is not None and self._process.isRunning()
 
+    def isBusy(self) -> bool:
+        """Return whether the worker has something to do, which ``stop`` would fail."""
+        return self.isRunning() and self._client is not None and self._client.isBusy()
+
     def log(self) -> str:
         """Return the last lines the worker logged."""
         return "".join(self._log)
+
+    def _endIfOld(self) -> None:
+        if self._isOld and not self.isBusy():
+            self._isOld = False
+            self._former = self._process  # kept, since it has not ended when this returns
+            self._process = self._client = None
+            self._former.stop()
 
     def _runningClient(self) -> JsonRpcClient:
         if self._client is not None and self.isRunning():
@@ -117,6 +137,7 @@ class WorkerSession:
         process = self._makeProcess()
         process.logReceived.connect(self._onLog)
         self._process, self._client, self._greeted = process, JsonRpcClient(process), False
+        self._isOld = False
         process.start(arguments, environment)
         self._client.request(
             "initialize",

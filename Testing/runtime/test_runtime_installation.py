@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from FedSegCore import __version__
-from FedSegCore.runtime.layout import core_fingerprint, read_current
+from FedSegCore.runtime.in_use import is_held
+from FedSegCore.runtime.layout import core_fingerprint, new_folder, read_current, remove_unused
 from FedSegCore.runtime.pieces import pinned
 from FedSegCore.runtime.plan import make_plan
 from FedSegCore.runtime.problems import code_of
@@ -305,3 +306,74 @@ def test_through_a_launcher_like_slicers(slicer_python, source, wheels, tmp_path
             [launcher, "-B", start, packages, "-c", code, "x"], capture_output=True, text=True, check=True
         )
         assert out.stdout.strip() == "42 ['x']"
+
+
+RUNS = """
+import sys
+print("runs", flush=True)
+sys.stdin.read()
+import tinytwo, FedSegCore.runtime.problems
+print(tinytwo.value, flush=True)
+"""
+
+
+def running_in(python, folder):
+    """Start something in an installed runtime and wait until it runs; it imports more when its input ends."""
+    current = read_current(folder)
+    start = folder / current.core / "FedSegCore" / "runtime" / "start.py"
+    process = subprocess.Popen([python, "-B", start, folder / current.packages, "-c", RUNS],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stdout.readline() == "runs\n"
+    return process
+
+
+def test_what_runs_keeps_its_runtime_through_update_and_repair(slicer_python, source, wheels, tmp_path):
+    """A process of before goes on importing; what it used goes with the next installation after its end."""
+    changed, folder = tmp_path / "newer", tmp_path / "runtime"
+    shutil.copytree(source, changed)
+    init = changed / "FedSegCore" / "__init__.py"
+    init.write_text(init.read_text().replace(__version__, "9.9.9"))
+    assert install(slicer_python, source, wheels, folder).end()["event"] == "ready"
+    process = running_in(slicer_python, folder)
+    assert install(slicer_python, changed, wheels, folder, fresh=True).end()["event"] == "ready"
+    assert {p.name for p in folder.glob("*-[0-9]*")} == {"core-1", "core-2", "packages-1", "packages-2"}
+    assert process.communicate("", timeout=60)[0] == "41\n"
+    assert install(slicer_python, changed, wheels, folder).end()["event"] == "ready"
+    assert {p.name for p in folder.glob("*-[0-9]*")} == {"core-1", "packages-2"}
+    assert read_current(folder).version == "9.9.9"
+
+
+def test_a_runtime_in_use_is_not_removed_and_a_killed_process_uses_it_no_longer(
+    slicer_python, source, wheels, tmp_path
+):
+    folder = tmp_path / "runtime"
+    assert install(slicer_python, source, wheels, folder).end()["event"] == "ready"
+    before = fingerprints(folder).keys()
+    process = running_in(slicer_python, folder)
+    assert install(slicer_python, source, wheels, folder, action="remove").end()["code"] == "runtime.in-use"
+    assert fingerprints(folder).keys() == before
+    process.kill()
+    process.communicate()
+    assert install(slicer_python, source, wheels, folder, action="remove").end() == {"event": "removed"}
+    assert not folder.exists()
+
+
+def test_a_site_in_the_background_holds_what_its_path_names(source, tmp_path):
+    """It is started as ``python -m`` with PYTHONPATH, as are all commands that outlive the worker."""
+    core, packages = new_folder(tmp_path, "core"), new_folder(tmp_path, "packages")
+    shutil.copytree(source / "FedSegCore", core / "FedSegCore")
+    command = [sys.executable, "-P", "-m", "FedSegCore.cli.main", "worker"]  # one that waits
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(core), str(packages)])}
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        end = time.monotonic() + 60
+        while not (is_held(core) and is_held(packages)):
+            assert time.monotonic() < end
+            assert process.poll() is None
+            time.sleep(0.1)
+        assert not remove_unused(tmp_path)
+        assert (core / "FedSegCore" / "__init__.py").is_file()
+    finally:
+        process.communicate(timeout=60)
+    assert remove_unused(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -47,6 +47,7 @@ def clean_desktop():
     qt.QSettings().clear()
     pythonqt.slot_errors.clear()
     yield
+    slicer.app.close_modules()
     slicer.app.processEvents()
     slicer.mrmlScene.Clear(False)
     assert not pythonqt.slot_errors, f"raised in a slot: {pythonqt.slot_errors}"

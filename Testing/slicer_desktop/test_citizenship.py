@@ -94,6 +94,20 @@ def controls():
     return [widget for widget in tree.iter("widget") if widget.get("class") in CONTROLS]
 
 
+OPERATED = (
+    r"\.(click|toggle|setChecked|setCurrent\w+|setDate|setText|setTime|setValues?|_qt_object)\b"
+    r"|\.(checked|currentIndex|currentPath|currentRow|currentText|date|text|time|value) = "
+)
+"""What a test does with a control, after its name."""
+
+
+def test_every_control_is_operated_by_a_test():
+    """A table only shows; everything else that a user can press, choose or fill in is pressed, chosen or filled in."""
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
+    names = [widget.get("name") for widget in controls() if widget.get("class") != "QTableWidget"]
+    assert [name for name in names if not re.search(rf"\b{name}(?:{OPERATED})", tests)] == []
+
+
 @pytest.mark.slicer
 def test_every_control_says_what_it_does_or_why_it_cannot(open_panel):
     import qt

@@ -1,14 +1,16 @@
-"""A result as large as a chest and abdomen CT is brought into the scene without a long step on the GUI thread."""
+"""Results and samples as large as a chest and abdomen CT come into the scene without a long step on the GUI thread."""
 
 import time
 
 import numpy as np
 import pytest
 import slicer
+from FedSegSlicerLib.NrrdReader import readInBackground
 from FedSegSlicerLib.ResultImport import ResultImport
 from FedSegSlicerLib.ResultPlace import VolumePlace
+from FedSegSlicerLib.SampleVolumes import SampleVolumes, keepAsVolume
 from FedSegSlicerLib.SegmentationResult import findResult
-from FedSegSlicerLib.VolumeExchange import VolumeExchange
+from FedSegSlicerLib.VolumeExchange import VolumeExchange, VolumeSnapshot, writeNrrd
 from FedSegSlicerLib.WorkerProcess import EventLoop
 
 from FedSegCore.common.progress import Progress
@@ -93,3 +95,40 @@ def test_handing_over_a_large_volume_is_short_too(limit, shape):
     assert max(loop.busy) < limit
     assert done[0].stat().st_size > 2 * np.prod(shape)
     exchange.clear()
+
+
+def test_no_step_of_showing_and_keeping_a_large_sample_is_long(limit, tmp_path):
+    """As See does: read on a thread, put into the scene under the first slices' node, kept with a copy of its own."""
+    voxels = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    place = ((0.8, 0, 0, 5), (0, 0.8, 0, 6), (0, 0, 2, 7), (0, 0, 0, 1))
+    for name, array in (("first", voxels[:5]), ("whole", voxels)):
+        writeNrrd(VolumeSnapshot(array, place), tmp_path / f"{name}.nrrd")
+    source = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
+    loop, volumes, kept, problems = MeteredLoop(), SampleVolumes(), [], []
+
+    def keep():
+        facts = {"seed": 0, "number": 0}
+        kept.append(keepAsVolume(volumes.node(1), source, "AAAA", facts, loop.callLater, problems.append))
+
+    def put(snapshot):
+        volumes.put(1, "Sample 1", snapshot, (-2.0, 2.0))
+        if snapshot.array.shape == SHAPE:
+            loop.callLater(0, keep)
+        else:
+            readInBackground(tmp_path / "whole.nrrd", loop.callLater, put, problems.append)
+
+    readInBackground(tmp_path / "first.nrrd", loop.callLater, put, problems.append)
+    assert loop.runUntil(lambda: kept, 60), problems
+    shown = slicer.util.arrayFromVolume(volumes.node(1))
+
+    def own():
+        return slicer.util.arrayFromVolume(kept[0])
+
+    assert loop.runUntil(lambda: not np.shares_memory(own(), shown), 60), problems
+    assert max(loop.busy) < limit, sorted(loop.busy)[-5:]
+    for found in (own(), shown):
+        np.testing.assert_array_equal(found, voxels)
+    own()[0] = 7.0
+    assert not (shown[0] == 7.0).any()
+    volumes.clear()
+    np.testing.assert_array_equal(own()[1:], voxels[1:])

@@ -1,7 +1,9 @@
 """First use through the real .ui: no runtime, installing from a folder of wheels, cancel, problems, update, remove."""
 
 import shutil
+import sys
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,11 @@ import slicer
 from FedSegSlicerLib import VERSION, RuntimeLocator
 from FedSegSlicerLib.RuntimeInstaller import RuntimeState, shippedSource
 from FedSegSlicerLib.RuntimePanel import stageWords
+from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.Settings import RUNTIME, RUNTIME_FOLDER, RUNTIME_PROXY, readSetting, writeSetting
 from FedSegSlicerLib.WorkerSession import versionProblem
 from panel_helpers import Panel, Ticks, answering, check_nothing_is_clipped
-from scene_helpers import keep_pictures, wait_until
+from scene_helpers import keep_pictures, load_volume, wait_until
 
 pytestmark = pytest.mark.slicer
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +62,22 @@ def open_without(tmp_path, monkeypatch, wheels):
     for panel in panels:
         panel.widget.cleanup()
         panel.widget.parent._qt_object.deleteLater()
+
+
+@contextmanager
+def opened_files():
+    """Take the files that the desktop would open in another program."""
+    from PySide6 import QtCore, QtGui
+
+    class Opener(QtCore.QObject):
+        @QtCore.Slot(QtCore.QUrl)
+        def open(self, url):
+            opened.append(url.toLocalFile())
+
+    opened, opener = [], Opener()
+    QtGui.QDesktopServices.setUrlHandler("file", opener, "open")
+    yield opened
+    QtGui.QDesktopServices.unsetUrlHandler("file")
 
 
 def settle(panel):
@@ -131,6 +150,9 @@ def test_cancelled_and_failed_installations_say_so(open_without, tmp_path, wheel
     assert "runtime.broken-package" in ui.runtimeMessageLabel.text
     assert "copy the one that the log names again" in ui.runtimeMessageLabel.text
     assert ui.runtimeLogButton.isVisible()
+    with opened_files() as opened:
+        ui.runtimeLogButton.click()
+    assert opened == [str(tmp_path / "runtime" / "install.log")]
     assert "tinyone" in installer.logText(panel.runtime.options())
     picture = tmp_path / "pictures"
     picture.mkdir()
@@ -164,6 +186,65 @@ def test_a_runtime_of_another_version_is_told_with_its_remedy(open_without, tmp_
     settle(panel)
     assert installer.state is RuntimeState.OUTDATED
     assert "0.0.8" in ui.runtimeMessageLabel.text
+
+
+def test_what_runs_is_not_cut_off_by_repair_and_removal(open_without, releases, patients, tmp_path):
+    panel = open_without()
+    ui, installer = panel.ui, panel.runtime.installer
+    ui.runtimeInstallButton.click()
+    settle(panel)
+    ui.runtimePathEdit.currentPath = sys.executable  # the installed one has no PyTorch
+    ui.releasesPathEdit.currentPath = str(releases)
+    ui.inputSelector.setCurrentNode(load_volume(patients["CT"]))
+    ui.modalityComboBox.setCurrentIndex(1)
+    panel.ready()
+    ui.releaseComboBox.setCurrentIndex(1)
+    ui.segmentButton.click()
+    wait_until(lambda: ui.progressBar.value > 0)
+    ui.runtimeRemoveButton.click()
+    assert "runtime.working" in ui.runtimeMessageLabel.text
+    assert (tmp_path / "runtime" / "current.json").exists()
+    ui.runtimeRepairButton.click()
+    settle(panel)
+    ui.runtimeInstallButton.click()
+    settle(panel)
+    assert (installer.state, installer.problem) == (RuntimeState.READY, None)
+    panel.idle()
+    assert findResult(panel.parameters.inputVolume) is not None, ui.messageLabel.text
+    wait_until(lambda: not panel.logic.session.isBusy())
+    answering("Remove")
+    ui.runtimeRemoveButton.click()
+    settle(panel)
+    assert not (tmp_path / "runtime").exists()
+
+
+def test_options_are_kept_and_decide_what_is_planned(open_without, tmp_path):
+    """The build for the processor, the cure of a runtime that fails its check, is still chosen after a restart."""
+    panel = open_without()
+    ui = panel.ui
+    builds = [ui.runtimeBuildComboBox.itemText(index) for index in range(ui.runtimeBuildComboBox.count)]
+    assert builds == ["Automatic", "Processor only", "NVIDIA graphics card (CUDA)"]
+    assert panel.runtime.options().build == "auto"
+    ui.runtimeWheelsEdit.currentPath = ""
+    settle(panel)
+    for index, size, build in ((2, "3.5 GB", "NVIDIA"), (1, "430 MB", "processor")):
+        ui.runtimeBuildComboBox.currentIndex = index
+        settle(panel)
+        assert size in ui.runtimePlanLabel.text
+        assert build in ui.runtimePlanLabel.text
+    certificate = tmp_path / "ca.pem"
+    certificate.write_text("a certificate")
+    ui.runtimeCaEdit.currentPath = str(certificate)
+    settle(panel)
+    ui.runtimeFolderEdit.currentPath = str(tmp_path / "elsewhere")
+    settle(panel)
+    assert str(tmp_path / "elsewhere") in ui.runtimePlanLabel.text
+    again = Panel()
+    assert again.ui.runtimeBuildComboBox.currentText == "Processor only"
+    options = again.widget.runtimePanel.options()
+    assert (options.build, options.ca, options.folder) == ("cpu", str(certificate), str(tmp_path / "elsewhere"))
+    again.widget.cleanup()
+    again.widget.parent._qt_object.deleteLater()
 
 
 def test_a_proxys_password_is_not_kept(open_without):

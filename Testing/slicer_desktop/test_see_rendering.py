@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slicer
+from FedSegSlicerLib.NrrdReader import readNrrd
 from FedSegSlicerLib.SampleVolumes import SampleVolumes, telling
-from FedSegSlicerLib.VolumeExchange import VolumeSnapshot
+from FedSegSlicerLib.VolumeExchange import VolumeSnapshot, writeNrrd
 from offscreen_views import offscreen_views, pixels_of, save
 from scene_helpers import keep_pictures
 from see_helpers import piece, small_outline, small_scan
@@ -29,7 +30,7 @@ def views():
         yield made
 
 
-def samples_of(volume) -> list[VolumeSnapshot]:
+def samples_of(volume, folder) -> list[VolumeSnapshot]:
     """Return the original in [0, 1] and three samples: GIN written out in NumPy, of kernels of side 1 and side 3."""
     image = np.clip((slicer.util.arrayFromVolume(volume).astype(np.float32) + 160) / 400, 0, 1)
     _, _, spacing = piece("CT", SLICES)
@@ -48,7 +49,9 @@ def samples_of(volume) -> list[VolumeSnapshot]:
             hidden = np.where(hidden > 0, hidden, 0.01 * hidden) if layer == 0 else hidden
         blend = (1 - alpha) * image + alpha * hidden
         made.append((blend * np.linalg.norm(image) / np.linalg.norm(blend)).astype(np.float32))
-    return [VolumeSnapshot(array, place) for array in made]
+    for index, array in enumerate(made):
+        writeNrrd(VolumeSnapshot(array, place), folder / f"{index}.nrrd")
+    return [readNrrd(folder / f"{index}.nrrd") for index in range(len(made))]
 
 
 def test_the_grid_is_drawn_as_it_was_and_the_outline_fits_every_sample(views, tmp_path):
@@ -57,7 +60,7 @@ def test_the_grid_is_drawn_as_it_was_and_the_outline_fits_every_sample(views, tm
     outline.GetDisplayNode().SetVisibility2DFill(False)
     outline.GetDisplayNode().SetVisibility(False)
     volumes = SampleVolumes()
-    for index, snapshot in enumerate(samples_of(volume)):
+    for index, snapshot in enumerate(samples_of(volume, tmp_path)):
         volumes.put(index, f"view {index}", snapshot, telling(snapshot.array, 1))
     bare, outlined = [], []
     for pictures in (bare, outlined):
@@ -67,8 +70,10 @@ def test_the_grid_is_drawn_as_it_was_and_the_outline_fits_every_sample(views, tm
             pictures.append(pixels_of(view).copy())
         outline.GetDisplayNode().SetVisibility(True)
     grid = np.vstack([np.hstack(outlined[:2]), np.hstack(outlined[2:])])
-    save(grid, tmp_path / "gin-grid.png")
-    keep_pictures(tmp_path)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    save(grid, pictures / "gin-grid.png")
+    keep_pictures(pictures)
     masks = [(after != before).any(axis=-1) for before, after in zip(bare, outlined, strict=True)]
     everywhere = np.logical_or.reduce(masks)
     assert everywhere.sum() > 200

@@ -1,5 +1,7 @@
 """Every control and state of the See tab, through its real .ui, with the real worker as a QProcess."""
 
+import shutil
+import sys
 import time
 
 import numpy as np
@@ -203,6 +205,97 @@ def test_settings_go_to_the_site(open_see_panel, tmp_path):
     ui.seeUseButton.click()
     wait_until(lambda: ui.seeMessageLabel.isVisible())
     assert "site.folder" in ui.seeMessageLabel.text
+
+
+def test_a_kept_sample_is_made_again_bit_for_bit(open_see_panel):
+    small_scan("CT", "CT abdomen")
+    panel = open_see_panel()
+    ui = panel.ui
+    ui.seeSamplesSpinBox.value = 1
+    panel.show()
+    assert not ui.seeAgainButton.isVisible()
+    ui.seeKeepButton.click()
+    kept = slicer.mrmlScene.GetFirstNodeByName("CT abdomen GIN seed 0 sample 1")
+    ui.seeVolumeSelector.setCurrentNode(kept)
+    assert ui.seeAgainButton.isVisible()
+    ui.seeAgainButton.click()
+    assert ui.seeProgressBar.isVisible()
+    assert not ui.seeAgainButton.enabled
+    wait_until(lambda: ui.seeAgainLabel.isVisible())
+    assert ui.seeAgainLabel.text.endswith("the kept one's.")
+    again = slicer.mrmlScene.GetFirstNodeByName("CT abdomen GIN seed 0 sample 1 made again")
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(again), slicer.util.arrayFromVolume(kept))
+    assert ui.seeAgainButton.enabled
+    source = slicer.mrmlScene.GetFirstNodeByName("CT abdomen")
+    slicer.util.arrayFromVolume(source)[4] += 100
+    slicer.util.arrayFromVolumeModified(source)
+    ui.seeAgainButton.click()
+    assert not ui.seeAgainLabel.isVisible()
+    wait_until(lambda: "has changed since" in ui.seeAgainLabel.text)
+    slicer.mrmlScene.RemoveNode(source)
+    ui.seeAgainButton.click()
+    assert "volume.gone" in ui.seeMessageLabel.text
+    ui.seeVolumeSelector.setCurrentNode(again)
+    assert not ui.seeAgainButton.isVisible()
+    assert not ui.seeAgainLabel.isVisible()
+
+
+def test_the_kind_of_image_can_be_said(open_see_panel):
+    small_scan("CT")
+    panel = open_see_panel()
+    ui = panel.ui
+    ui.seeSamplesSpinBox.value = 1
+    panel.show()
+    detected = slicer.util.arrayFromVolume(panel.logic.volumes.node(0)).copy()
+    ui.seeModalityComboBox.setCurrentText("MR")
+    wait_until(lambda: ui.seeModalityLabel.text == "Prepared as MR.")
+    panel.whole()
+    prepared = slicer.util.arrayFromVolume(panel.logic.volumes.node(0))
+    assert prepared.shape != detected.shape or (prepared != detected).any()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on file sizes plays the full disk")
+def test_a_full_disk_is_told_and_ends_nothing_else(open_see_panel):
+    """The pictures cannot be written from here; the worker, another process, can."""
+    import resource
+    import signal
+
+    small_scan("CT")
+    panel = open_see_panel()
+    ui = panel.ui
+    ui.seeSamplesSpinBox.value = 2
+    panel.show()
+    former, limit = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        ui.seeSeedSpinBox.setValue(40)
+        wait_until(lambda: panel.logic.scene is not None and panel.logic.scene.look.seed == 40)
+        wait_until(lambda: panel.logic.state is SeeState.IDLE)
+        wait_until(lambda: ui.seeMessageLabel.isVisible())
+        assert "pictures could not be written" in ui.seeMessageLabel.text
+        assert "disk.full" in ui.seeMessageLabel.text
+        assert all(sample.isWhole for sample in panel.logic.samples.values())
+        assert not ui.seeProgressBar.isVisible()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, former)
+    panel.show()
+    assert not ui.seeMessageLabel.isVisible()
+
+
+def test_a_temporary_folder_that_was_cleaned_is_made_again(open_see_panel):
+    small_scan("CT")
+    panel = open_see_panel()
+    panel.ui.seeSamplesSpinBox.value = 1
+    panel.show()
+    cleaned = panel.logic.folder()
+    shutil.rmtree(cleaned)
+    panel.ui.seePictureList.setCurrentRow(0)
+    panel.ui.seePictureList.setCurrentRow(1)
+    panel.show()
+    assert not panel.ui.seeMessageLabel.isVisible()
+    assert panel.logic.samples[0].isWhole
+    assert not cleaned.exists()
 
 
 def test_stop_keeps_what_is_there(open_see_panel):

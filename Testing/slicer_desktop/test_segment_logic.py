@@ -275,6 +275,24 @@ def test_a_killed_worker_is_told_and_the_next_click_starts_another(desk, patient
     desk.wait(lambda: desk.outcomes)
 
 
+def test_another_runtime_waits_for_what_is_running(desk, patients, releases):
+    """A worker of an older runtime ends what it is doing; the next request after that starts another one."""
+    volume = load_volume(patients["CT"])
+    desk.segment(volume, "tiny-CT-v1", releases)
+    desk.wait(lambda: any(progress.fraction > 0 for progress in desk.progress))
+    assert desk.session.isBusy()
+    workers = len(desk.workers)
+    desk.session.renew()
+    desk.wait(lambda: desk.outcomes or desk.errors)
+    assert not desk.errors
+    assert not desk.session.isRunning()
+    desk.segment(volume, "tiny-CT-v2", releases)  # at once, while the former one is still ending
+    desk.wait(lambda: len(desk.outcomes) == 2 or desk.errors)
+    assert not desk.errors
+    assert len(desk.workers) == workers + 1
+    desk.wait(lambda: not desk.workers[workers - 1].isRunning())
+
+
 def test_a_volume_removed_meanwhile_is_told(desk, patients, releases):
     volume = load_volume(patients["CT"])
     desk.segment(volume, "tiny-CT-v1", releases)

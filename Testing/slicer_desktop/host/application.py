@@ -1,6 +1,7 @@
 """The rest of Slicer: the application object, scripted-module base classes, translation; and starting it all."""
 
 import ctypes
+import importlib
 import locale
 import logging
 import sys
@@ -34,7 +35,7 @@ class Application:
         self.qt_application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(sys.argv[:1])
         locale.setlocale(locale.LC_ALL, before)  # Qt's would make other tests read files as ASCII
         self.startup = {name: value for name, value in _environment().items() if name not in {"PYTHONPATH"}}
-        self._module_manager = QtCore.QObject()
+        self._module_manager = ModuleManager()
         self._take_events, self._rest = _event_loop_under_lock()
         self.paused = 0
 
@@ -71,6 +72,10 @@ class Application:
     def moduleManager(self) -> Any:
         return wrap(self._module_manager)
 
+    def close_modules(self) -> None:
+        """Destroy the widgets of all modules, as when Slicer ends."""
+        self._module_manager.close()
+
     def processEvents(self) -> None:
         """Take events as Slicer does, whose event loop keeps Python's lock: no other thread runs meanwhile."""
         self._take_events()
@@ -84,6 +89,54 @@ class Application:
         for name, value in self.startup.items():
             environment.insert(name, value)
         return environment
+
+
+class ModuleManager(QtCore.QObject):
+    """Knows scripted modules by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._modules: dict[str, ScriptedModule] = {}
+
+    def module(self, name: str) -> "ScriptedModule":
+        return self._modules.setdefault(name, ScriptedModule(name))
+
+    def close(self) -> None:
+        """Clean up every widget that was made."""
+        for module in self._modules.values():
+            module.close()
+        self._modules.clear()
+
+
+class ScriptedModule:
+    """``qSlicerScriptedLoadableModule``: its widget is made when it is first asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._widget: ScriptedModuleWidget | None = None
+
+    def widgetRepresentation(self) -> "ScriptedModuleWidget":
+        if self._widget is None:
+            kind = getattr(importlib.import_module(self.name), f"{self.name}Widget")
+            self._widget = ScriptedModuleWidget(kind())
+            self._widget.self().setup()
+        return self._widget
+
+    def close(self) -> None:
+        if self._widget is not None:
+            self._widget.self().cleanup()
+            self._widget.self().parent._qt_object.deleteLater()
+            self._widget = None
+
+
+class ScriptedModuleWidget:
+    """``qSlicerScriptedLoadableModuleWidget``: gives the widget that Python code made."""
+
+    def __init__(self, made: Any) -> None:
+        self._made = made
+
+    def self(self) -> Any:
+        return self._made
 
 
 def _event_loop_under_lock() -> tuple[Callable[[], None], Callable[[float], None]]:
@@ -226,6 +279,8 @@ def start(temporary: Path) -> Application:
         QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, scope, str(temporary))
     sequences = core.register_module_logic(slicer.vtkSlicerSequencesLogic())  # SlicerApp leaves it out
     slicer.mrmlScene = core.scene
+    slicer.qSlicerScriptedLoadableModule = ScriptedModule
+    slicer.qSlicerScriptedLoadableModuleWidget = ScriptedModuleWidget
     slicer.modules = SimpleNamespace(
         segmentations=SimpleNamespace(logic=lambda: core.segmentations_logic),
         sequences=SimpleNamespace(logic=lambda: sequences),
