@@ -8,6 +8,7 @@ from statistics import fmean
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from FedSegCore.federation.aggregation.batch_norm import without_sites
 from FedSegCore.federation.aggregation.registry import build_rule
 from FedSegCore.federation.array_files import FolderSiteStore
 from FedSegCore.federation.config import FederationConfig
@@ -16,6 +17,7 @@ from FedSegCore.federation.incoming import Incoming
 from FedSegCore.federation.membership import Membership
 from FedSegCore.federation.messages import RoundOrder
 from FedSegCore.federation.open_round import OpenRound
+from FedSegCore.federation.own_models import LEFT, Admitted, common_model, own_models, unknown, without_expelled
 from FedSegCore.federation.state_store import DONE, GroupState, GroupStateStore, Member, SiteRound
 from FedSegCore.federation.tasks import training_task
 from FedSegCore.learning.results import CaseScore
@@ -60,6 +62,7 @@ class Group:
         log: told what happens.
         clock: seconds, monotonic.
         participation: who is asked in which round.
+        admitted: who is admitted now.
     """
 
     state: GroupState
@@ -70,6 +73,7 @@ class Group:
     log: EventLog
     clock: Callable[[], float]
     participation: Participation = always
+    admitted: Admitted = unknown
     round: OpenRound | None = None
     _wait_until: float = 0.0
     _away_until: float = 0.0
@@ -77,6 +81,7 @@ class Group:
     _missing_told: int = 0
     _notice_at: float = 0.0
     _failed_in_row: int = 0
+    _left: set[str] = field(default_factory=set)
     _fresh: bool = field(default=True)
 
     def __post_init__(self) -> None:
@@ -176,6 +181,7 @@ class Group:
 
     def _start(self, names: list[str]) -> None:
         now = self.clock()
+        self.state = without_expelled(self.state, self.admitted())
         self._updates = FolderSiteStore(self.store.working_folder(self.state.group))
         self._rule.begin(self.state.model, self.state.rule_state, self._updates)
         incoming = Incoming(
@@ -216,6 +222,8 @@ class Group:
     def _take(self, current: OpenRound, message_id: str, reply: Message) -> None:
         self.members.sites[current.waiting[message_id]].came_in_time()
         for row in current.take(message_id, reply, self.clock()):
+            if row.code == LEFT:
+                self._left.add(row.site)
             if row.code:
                 self._tell_failed(row)
             else:
@@ -271,12 +279,14 @@ class Group:
             group=self.state.group,
             round_number=number,
             model=made.group_model,
-            rule_state=made.rule_state,
+            rule_state=without_sites(made.rule_state, self._left),
+            common_model=common_model(made, self.state),
             members=self._members_after(current),
             answered=current.answered,
             ended=DONE if number >= self.config.rounds else "",
         )
-        self.state = self.store.save(state, made.site_model, current.rows)
+        self.state = self.store.save(state, own_models(made, self.state, self._left), current.rows)
+        self._left.clear()
         self._updates.remove()
         self._away_until = self.clock() + self.config.return_deadline_s
         losses = [row.loss for row in current.rows if row.loss is not None]
@@ -297,19 +307,20 @@ class Group:
     def _members_after(self, current: OpenRound) -> Mapping[str, Member]:
         members = dict(self.state.members)
         for row in current.rows:
-            introduction = self.members.sites[row.site].introduction
-            before = members.get(row.site, Member(introduction=introduction))
+            site = self.members.sites[row.site]
+            known = {"introduction": site.introduction, "node_id": site.node_id}
+            before = members.get(row.site, Member(introduction=site.introduction)).model_copy(update=known)
             if row.code:
-                members[row.site] = before.model_copy(update={"introduction": introduction})
+                members[row.site] = before
                 continue
             recent = (*before.recent, current.digests[row.site])[-RECENT_ANSWERS:]
-            members[row.site] = Member(
-                introduction=introduction,
-                rounds_answered=before.rounds_answered + 1,
-                recent=recent,
-                lesion_counts=row.lesion_counts or before.lesion_counts,
-                usual=before.usual if row.usual is None else row.usual,
-            )
+            told = {
+                "rounds_answered": before.rounds_answered + 1,
+                "recent": recent,
+                "lesion_counts": row.lesion_counts or before.lesion_counts,
+                "usual": before.usual if row.usual is None else row.usual,
+            }
+            members[row.site] = before.model_copy(update=told)
         return members
 
     def _failed(self, codes: set[str]) -> None:
