@@ -1,5 +1,6 @@
 """A group of sites that train one model: when a round starts, when it closes, when the group ends."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -8,8 +9,10 @@ from statistics import fmean
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from FedSegCore.common.errors import FedSegError
 from FedSegCore.federation.aggregation.batch_norm import without_sites
 from FedSegCore.federation.aggregation.registry import build_rule
+from FedSegCore.federation.aggregation.rule import Aggregate
 from FedSegCore.federation.array_files import FolderSiteStore
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.events import Event, EventKind, EventLog
@@ -39,6 +42,8 @@ NOT_NOW = frozenset({"site.paused", "policy.hours"})
 
 ASK_LATER_S = 600.0
 """Pause before sites that may not train now are asked again."""
+
+_log = logging.getLogger(__name__)
 
 Participation = Callable[[str, int], bool]
 """(site, round) → whether the site is asked; for experiments with sites that drop out."""
@@ -258,8 +263,9 @@ class Group:
         self.round = None
         self._wait_until = self.clock() + self.config.join_deadline_s
         if current.answered or not current.rows:
-            self._failed_in_row = 0
-            self._close(current)
+            made = self._made()
+            if made is not None:
+                self._close(current, made)
         else:
             self._failed({row.code for row in current.rows})
         self.members.update(now_at_once=True)
@@ -272,8 +278,20 @@ class Group:
                 self.members.sites[name].came_late()
             self._tell_failed(current.fail(name, code, self.clock()))
 
-    def _close(self, current: OpenRound) -> None:
-        made = self._rule.finish()
+    def _made(self) -> Aggregate | None:
+        """Return what the rule makes of the round; None, and the round has failed, where it can make nothing."""
+        try:
+            return self._rule.finish()
+        except FedSegError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one group's rule must not end the others
+            _log.exception("the answers of a round could not be combined")
+            why = str(error) if isinstance(error, ValueError) else type(error).__name__
+            self._fail(f"the answers could not be combined ({why})")
+            return None
+
+    def _close(self, current: OpenRound, made: Aggregate) -> None:
+        self._failed_in_row = 0
         number = current.number
         state = GroupState(
             group=self.state.group,
@@ -328,9 +346,12 @@ class Group:
             self._not_before = self.clock() + ASK_LATER_S
             self._tell("round-failed", "no site may train now; they are asked again later")
             return
+        self._fail("no site gave a usable answer")
+
+    def _fail(self, why: str) -> None:
         self._failed_in_row += 1
         self._not_before = self.clock() + RETRY_AFTER_S
-        self._tell("round-failed", "no site gave a usable answer")
+        self._tell("round-failed", why)
         if self._failed_in_row >= FAILED_ROUNDS_ALLOWED:
             self._end("group.all-failed", f"no usable answer in {self._failed_in_row} tries")
 

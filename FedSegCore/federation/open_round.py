@@ -162,7 +162,7 @@ class OpenRound:
         length = update_length(weights, extras, received)
         check_length(length, received)
         self._check_new(site, reply.content, length)
-        update = SiteUpdate(site, weights, report.num_examples, report.num_steps, extras, received)
+        update = SiteUpdate(site, weights, report.num_examples, report.num_steps, extras, received, report.loss)
         row = SiteRound(
             round_number=self.number,
             site=site,

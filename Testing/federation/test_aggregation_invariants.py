@@ -1,5 +1,7 @@
 """What holds for any sizes, values and orders."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,17 @@ from FedSegCore.federation.aggregation.registry import build_rule, rule_names
 from FedSegCore.federation.aggregation.rule import SiteUpdate
 from FedSegCore.federation.config import AggregationConfig
 
+FLOWER = {
+    "FedAdam": {},
+    "FedAvg": {},
+    "FedMedian": {},
+    "Krum": {"num_malicious_nodes": 1},
+    "QFedAvg": {"client_learning_rate": 0.1},
+}
+RULES = [AggregationConfig(rule=name) for name in rule_names() if name != "flower"]
+RULES += [
+    AggregationConfig(rule="flower", options={"strategy": name, "arguments": given}) for name, given in FLOWER.items()
+]
 SIZES = st.lists(st.integers(1, 500), min_size=1, max_size=8)
 
 
@@ -56,8 +69,8 @@ def test_fedgs_with_eta_one_is_step_weighted_averaging(counts, seed):
 
 
 @settings(max_examples=25, deadline=None)
-@given(SIZES, st.randoms(use_true_random=False), st.sampled_from([n for n in rule_names() if n != "flower"]))
-def test_order_of_sites_and_of_names_does_not_matter(counts, random, name):
+@given(SIZES, st.randoms(use_true_random=False), st.sampled_from(RULES))
+def test_order_of_sites_and_of_names_does_not_matter(counts, random, config):
     generator = np.random.default_rng(len(counts))
     group = {"a": np.zeros((2, 3), np.float32), "b": np.zeros(4, np.float32), "i": np.zeros((), np.int64)}
 
@@ -68,15 +81,13 @@ def test_order_of_sites_and_of_names_does_not_matter(counts, random, name):
             "i": np.asarray(k, np.int64),
         }
         extras = {"fedgs/a": generator.normal(size=(2, 3)).astype(np.float32), "fedgs/b": weights["b"]}
-        return SiteUpdate(f"s{k}", weights, n, n, extras)
+        return SiteUpdate(f"s{k}", weights, n, n, extras, loss=0.1 + k)
 
     updates = [update(k, n) for k, n in enumerate(counts)]
-    shuffled = [
-        SiteUpdate(u.site, dict(reversed(u.weights.items())), u.num_examples, u.num_steps, u.extras) for u in updates
-    ]
+    shuffled = [replace(u, weights=dict(reversed(u.weights.items()))) for u in updates]
     random.shuffle(shuffled)
-    one = finish(build_rule(AggregationConfig(rule=name)), group, updates)
-    other = finish(build_rule(AggregationConfig(rule=name)), group, shuffled)
+    one = finish(build_rule(config), group, updates)
+    other = finish(build_rule(config), group, shuffled)
     for key in group:
         assert_allclose(other.group_model[key], one.group_model[key], rtol=1e-6, atol=1e-7)
     assert_array_equal(one.group_model["i"], other.group_model["i"])

@@ -22,6 +22,7 @@ class SiteUpdate:
         num_steps: optimiser steps s_k.
         extras: further tensors a rule asks for (FedGS's accumulated update), by name.
         received: the model the site was sent; empty means the group model.
+        loss: its mean training loss; None where it does not tell it.
     """
 
     site: str
@@ -30,6 +31,7 @@ class SiteUpdate:
     num_steps: int = 1
     extras: Arrays = field(default_factory=dict)
     received: Arrays = field(default_factory=dict)
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
