@@ -98,6 +98,7 @@ class LocalTrainer:
             weights=trained,
             num_examples=self.cohort.num_examples(self.task.network.dimensions),
             num_steps=outcome.steps,
+            skipped_steps=outcome.skipped,
             loss=outcome.loss,
             scores=scores,
             extras=outcome.extras,
