@@ -7,11 +7,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+SHIPPED_PROBABILITY = 0.5
+"""Share of the images that GIN changes where nobody chose: on every image it costs Dice where it was trained."""
+
+
 class GinConfig(BaseModel):
     """GIN (Ouyang et al., IEEE TMI 2023; METHODS §1): what is drawn, and how often.
 
     Attributes:
-        probability: chance that an image is augmented at all.
+        probability: chance that an image is augmented at all; 1, the papers', where nothing is said.
         layers: convolution layers L.
         hidden_channels: channels between the layers.
         kernel_sizes: odd kernel sides drawn from, uniformly, per layer.
@@ -70,12 +74,13 @@ class AugmentationConfig(BaseModel):
 
     Attributes:
         spatial: None: no spatial change.
-        gin: None: no GIN.
+        gin: None: no GIN. A federation that says nothing of it augments half of the images; one that writes a table
+            says how often, else every image.
         site_gin: sites may train with strength, layers and kernels of GIN that they chose themselves.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spatial: SpatialConfig | None = SpatialConfig()
-    gin: GinConfig | None = GinConfig()
+    gin: GinConfig | None = GinConfig(probability=SHIPPED_PROBABILITY)
     site_gin: bool = True

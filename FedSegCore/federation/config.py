@@ -103,8 +103,19 @@ class FederationConfig(BaseModel):
         return {**DEFAULT_PREPROCESSING, **self.preprocessing}[modality]
 
     def serves(self, modality: str) -> bool:
-        """Return whether the federation says how images of ``modality`` are prepared."""
-        return modality in DEFAULT_PREPROCESSING or modality in self.preprocessing
+        """Return whether the federation says how images of ``modality`` are prepared.
+
+        Where all sites train one model, only modalities with that model's channels are served.
+        """
+        known = {**DEFAULT_PREPROCESSING, **self.preprocessing}
+        named = next(iter(self.preprocessing.values()), DEFAULT_PREPROCESSING["CT"])
+        fits = self.grouping != "together" or (modality in known and known[modality].channels == named.channels)
+        return modality in known and fits
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """All modalities that the federation serves."""
+        return tuple(name for name in {**DEFAULT_PREPROCESSING, **self.preprocessing} if self.serves(name))
 
     def training_of(self, group: str) -> TrainingConfig:
         """Return how sites of ``group`` train."""
@@ -122,7 +133,7 @@ class FederationConfig(BaseModel):
     def possible_networks(self) -> list[NetworkConfig]:
         """Return every network that ``network_of`` can give for the modalities the federation serves, each once."""
         networks: list[NetworkConfig] = []
-        for modality in {**DEFAULT_PREPROCESSING, **self.preprocessing}:
+        for modality in self.modalities:
             network = self.network_of(self.group_of(modality), modality)
             networks += [network] if network not in networks else []
         return networks

@@ -20,6 +20,7 @@ from FedSegCore.learning.cohort import Cohort
 from FedSegCore.learning.results import Arrays, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
 from FedSegCore.learning.trainer import LocalTrainer
+from FedSegCore.learning.validation_memory import ValidationMemory
 
 
 class InProcessTrainer:
@@ -31,6 +32,7 @@ class InProcessTrainer:
         cohort: prepared cases.
         device: where to train; the processor if None.
         progress: told of training, and cancels it.
+        memory: of its validation losses; one that ends with this object if None.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class InProcessTrainer:
         cohort: Cohort,
         device: torch.device | None = None,
         progress: Progress | None = None,
+        memory: ValidationMemory | None = None,
     ) -> None:
+        self._memory = memory or ValidationMemory()
         self._site = site
         self._modality = modality
         self._cohort = cohort
@@ -55,7 +59,7 @@ class InProcessTrainer:
     def train_round(self, task: TrainingTask, weights: Arrays, request: RoundRequest) -> RoundResult:
         """See ``TrainerPort.train_round``."""
         if self._trainer is None or self._trainer.task != task:
-            self._trainer = LocalTrainer(task, self._cohort, site=self._site, device=self._device)
+            self._trainer = LocalTrainer(task, self._cohort, site=self._site, device=self._device, memory=self._memory)
         return self._trainer.train_round(weights, request, self._progress)
 
 
@@ -130,5 +134,6 @@ def _port(
 ) -> TrainerPort:
     if isinstance(site, tuple):
         modality, cohort = site
-        site = InProcessTrainer(name, modality, cohort, device, progress.quiet())
+        memory = ValidationMemory(folder / "validation" / f"{name}.json")
+        site = InProcessTrainer(name, modality, cohort, device, progress.quiet(), memory)
     return ExchangingTrainer(site, folder / "remainders" / name)

@@ -1,5 +1,6 @@
 """A group of sites that train one model: when a round starts, when it closes, when the group ends."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -8,7 +9,10 @@ from statistics import fmean
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from FedSegCore.common.errors import FedSegError
+from FedSegCore.federation.aggregation.batch_norm import without_sites
 from FedSegCore.federation.aggregation.registry import build_rule
+from FedSegCore.federation.aggregation.rule import Aggregate
 from FedSegCore.federation.array_files import FolderSiteStore
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.events import Event, EventKind, EventLog
@@ -16,6 +20,7 @@ from FedSegCore.federation.incoming import Incoming
 from FedSegCore.federation.membership import Membership
 from FedSegCore.federation.messages import RoundOrder
 from FedSegCore.federation.open_round import OpenRound
+from FedSegCore.federation.own_models import LEFT, Admitted, common_model, own_models, unknown, without_expelled
 from FedSegCore.federation.state_store import DONE, GroupState, GroupStateStore, Member, SiteRound
 from FedSegCore.federation.tasks import training_task
 from FedSegCore.learning.results import CaseScore
@@ -37,6 +42,8 @@ NOT_NOW = frozenset({"site.paused", "policy.hours"})
 
 ASK_LATER_S = 600.0
 """Pause before sites that may not train now are asked again."""
+
+_log = logging.getLogger(__name__)
 
 Participation = Callable[[str, int], bool]
 """(site, round) → whether the site is asked; for experiments with sites that drop out."""
@@ -60,6 +67,7 @@ class Group:
         log: told what happens.
         clock: seconds, monotonic.
         participation: who is asked in which round.
+        admitted: who is admitted now.
     """
 
     state: GroupState
@@ -70,6 +78,7 @@ class Group:
     log: EventLog
     clock: Callable[[], float]
     participation: Participation = always
+    admitted: Admitted = unknown
     round: OpenRound | None = None
     _wait_until: float = 0.0
     _away_until: float = 0.0
@@ -77,6 +86,7 @@ class Group:
     _missing_told: int = 0
     _notice_at: float = 0.0
     _failed_in_row: int = 0
+    _left: set[str] = field(default_factory=set)
     _fresh: bool = field(default=True)
 
     def __post_init__(self) -> None:
@@ -176,6 +186,7 @@ class Group:
 
     def _start(self, names: list[str]) -> None:
         now = self.clock()
+        self.state = without_expelled(self.state, self.admitted())
         self._updates = FolderSiteStore(self.store.working_folder(self.state.group))
         self._rule.begin(self.state.model, self.state.rule_state, self._updates)
         incoming = Incoming(
@@ -216,6 +227,8 @@ class Group:
     def _take(self, current: OpenRound, message_id: str, reply: Message) -> None:
         self.members.sites[current.waiting[message_id]].came_in_time()
         for row in current.take(message_id, reply, self.clock()):
+            if row.code == LEFT:
+                self._left.add(row.site)
             if row.code:
                 self._tell_failed(row)
             else:
@@ -250,8 +263,9 @@ class Group:
         self.round = None
         self._wait_until = self.clock() + self.config.join_deadline_s
         if current.answered or not current.rows:
-            self._failed_in_row = 0
-            self._close(current)
+            made = self._made()
+            if made is not None:
+                self._close(current, made)
         else:
             self._failed({row.code for row in current.rows})
         self.members.update(now_at_once=True)
@@ -264,19 +278,33 @@ class Group:
                 self.members.sites[name].came_late()
             self._tell_failed(current.fail(name, code, self.clock()))
 
-    def _close(self, current: OpenRound) -> None:
-        made = self._rule.finish()
+    def _made(self) -> Aggregate | None:
+        """Return what the rule makes of the round; None, and the round has failed, where it can make nothing."""
+        try:
+            return self._rule.finish()
+        except FedSegError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one group's rule must not end the others
+            _log.exception("the answers of a round could not be combined")
+            why = str(error) if isinstance(error, ValueError) else type(error).__name__
+            self._fail(f"the answers could not be combined ({why})")
+            return None
+
+    def _close(self, current: OpenRound, made: Aggregate) -> None:
+        self._failed_in_row = 0
         number = current.number
         state = GroupState(
             group=self.state.group,
             round_number=number,
             model=made.group_model,
-            rule_state=made.rule_state,
+            rule_state=without_sites(made.rule_state, self._left),
+            common_model=common_model(made, self.state),
             members=self._members_after(current),
             answered=current.answered,
             ended=DONE if number >= self.config.rounds else "",
         )
-        self.state = self.store.save(state, made.site_model, current.rows)
+        self.state = self.store.save(state, own_models(made, self.state, self._left), current.rows)
+        self._left.clear()
         self._updates.remove()
         self._away_until = self.clock() + self.config.return_deadline_s
         losses = [row.loss for row in current.rows if row.loss is not None]
@@ -297,19 +325,20 @@ class Group:
     def _members_after(self, current: OpenRound) -> Mapping[str, Member]:
         members = dict(self.state.members)
         for row in current.rows:
-            introduction = self.members.sites[row.site].introduction
-            before = members.get(row.site, Member(introduction=introduction))
+            site = self.members.sites[row.site]
+            known = {"introduction": site.introduction, "node_id": site.node_id}
+            before = members.get(row.site, Member(introduction=site.introduction)).model_copy(update=known)
             if row.code:
-                members[row.site] = before.model_copy(update={"introduction": introduction})
+                members[row.site] = before
                 continue
             recent = (*before.recent, current.digests[row.site])[-RECENT_ANSWERS:]
-            members[row.site] = Member(
-                introduction=introduction,
-                rounds_answered=before.rounds_answered + 1,
-                recent=recent,
-                lesion_counts=row.lesion_counts or before.lesion_counts,
-                usual=before.usual if row.usual is None else row.usual,
-            )
+            told = {
+                "rounds_answered": before.rounds_answered + 1,
+                "recent": recent,
+                "lesion_counts": row.lesion_counts or before.lesion_counts,
+                "usual": before.usual if row.usual is None else row.usual,
+            }
+            members[row.site] = before.model_copy(update=told)
         return members
 
     def _failed(self, codes: set[str]) -> None:
@@ -317,9 +346,12 @@ class Group:
             self._not_before = self.clock() + ASK_LATER_S
             self._tell("round-failed", "no site may train now; they are asked again later")
             return
+        self._fail("no site gave a usable answer")
+
+    def _fail(self, why: str) -> None:
         self._failed_in_row += 1
         self._not_before = self.clock() + RETRY_AFTER_S
-        self._tell("round-failed", "no site gave a usable answer")
+        self._tell("round-failed", why)
         if self._failed_in_row >= FAILED_ROUNDS_ALLOWED:
             self._end("group.all-failed", f"no usable answer in {self._failed_in_row} tries")
 

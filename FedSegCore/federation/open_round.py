@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from FedSegCore.common.errors import BadInputError, FedSegError
-from FedSegCore.federation.aggregation.rule import Arrays, SiteUpdate
+from FedSegCore.federation.aggregation.rule import SiteUpdate
 from FedSegCore.federation.checks import check_counts, check_length, check_report, check_result, update_length
 from FedSegCore.federation.compression import lowered
 from FedSegCore.federation.incoming import Incoming
@@ -68,8 +68,9 @@ class OpenRound:
 
     def ask(self, grid: Grid, sites: Mapping[str, Site], orders: Mapping[str, RoundOrder]) -> None:
         """Send every site of ``orders`` its model and order; who cannot be reached counts as failed."""
-        # one record for all who get the group model: its chunks are stored and sent to the SuperLink once
-        shared = [to_record(lowered(self.state.model, order.exchange)) for order in list(orders.values())[:1]]
+        # one record for all without a model of their own: its chunks are stored and sent to the SuperLink once
+        common = self.state.common_model or self.state.model
+        shared = [to_record(lowered(common, order.exchange)) for order in list(orders.values())[:1]]
         for name, order in orders.items():
             own = self.state.site_models.get(name)
             record = shared[0] if own is None else to_record(lowered(own, order.exchange))
@@ -153,15 +154,15 @@ class OpenRound:
             raise FedSegError(error_code(reply), "The node answered with an error.", "Read the site's log.")
         payload = payload_of(reply.content)
         order = self._orders[site]
-        received: Arrays = self.state.site_models.get(site, {})
-        report, weights, extras = read_result(reply.content, received or self.state.model)
+        received = self.state.model_for(site)
+        report, weights, extras = read_result(reply.content, received)
         check_result(report, weights, extras, self.state.model, self.number)
         check_report(report, self.labels)
         check_counts(report, order.task.training)
-        length = update_length(weights, extras, received or self.state.model)
-        check_length(length, received or self.state.model)
+        length = update_length(weights, extras, received)
+        check_length(length, received)
         self._check_new(site, reply.content, length)
-        update = SiteUpdate(site, weights, report.num_examples, report.num_steps, extras, received)
+        update = SiteUpdate(site, weights, report.num_examples, report.num_steps, extras, received, report.loss)
         row = SiteRound(
             round_number=self.number,
             site=site,

@@ -21,7 +21,8 @@ class GroupResult:
         rounds: rounds closed.
         done: whether all planned rounds were.
         model: the group model.
-        site_models: site → its own model, read when asked; sites not in it use ``model``.
+        site_models: site → its own model, read when asked.
+        common_model: what other sites would be sent; empty where that is ``model``.
         members: site → who it is and how often it answered.
         history: what every site did in every round, in order.
     """
@@ -31,12 +32,14 @@ class GroupResult:
     done: bool
     model: Arrays
     site_models: Mapping[str, Arrays]
+    common_model: Arrays
     members: Mapping[str, Member]
     history: tuple[SiteRound, ...]
 
     def model_of(self, site: str) -> Arrays:
-        """Return the model that ``site`` would get next."""
-        return self.site_models.get(site, self.model)
+        """Return the model that ``site`` would be sent next."""
+        own = self.site_models.get(site)
+        return (self.common_model or self.model) if own is None else own
 
     def trained_values(self) -> tuple[int, ...]:
         """Return the contract values that at least one site annotated: what the model was taught to tell apart."""
@@ -98,6 +101,7 @@ def _group(store: GroupStateStore, name: str) -> GroupResult:
         done=state.ended == DONE,
         model=state.model,
         site_models=state.site_models,
+        common_model=state.common_model,
         members=state.members,
         history=store.history(name, state.round_number),
     )

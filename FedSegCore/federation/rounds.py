@@ -19,6 +19,7 @@ from FedSegCore.federation.events import EVENTS_FILE, Event, EventCallback, Even
 from FedSegCore.federation.groups import Group, Participation, always
 from FedSegCore.federation.initial_model import initial_model
 from FedSegCore.federation.membership import Membership
+from FedSegCore.federation.own_models import Admitted, unknown
 from FedSegCore.federation.state_store import GroupState, GroupStateStore
 from FedSegCore.networks.config import NetworkConfig
 
@@ -46,6 +47,7 @@ class FederationLoop:
         on_event: told of every event.
         progress: told the share of rounds done; cancels the run.
         participation: who is asked in which round; everybody if not given.
+        admitted: who is admitted now: the own model of a site that was expelled is forgotten.
         make_model: makes a group's first model from its network and the federation's seed.
         poll_s: pause when nothing happens.
         clock: seconds, monotonic.
@@ -64,6 +66,7 @@ class FederationLoop:
         on_event: EventCallback | None = None,
         progress: Progress | None = None,
         participation: Participation = always,
+        admitted: Admitted = unknown,
         make_model: ModelMaker = initial_model,
         poll_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
@@ -79,6 +82,7 @@ class FederationLoop:
         self._log = EventLog(folder / EVENTS_FILE, on_event)
         self._progress = progress or Progress()
         self._participation = participation
+        self._admitted = admitted
         self._make_model = make_model
         self._poll_s = poll_s
         self._clock = clock
@@ -158,6 +162,7 @@ class FederationLoop:
                 self._log,
                 self._clock,
                 self._participation,
+                self._admitted,
             )
 
     def _first_state(self, name: str, modality: str) -> GroupState:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.config import FederationConfig
+from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 from FedSegCore.federation.delivery import deliver_plan
 from FedSegCore.federation.events import EVENTS_FILE, RUNS_VARIABLE, EventLog
 from FedSegCore.federation.initial_model import read_initial_model
@@ -39,7 +40,13 @@ def main(grid: Grid, context: Context) -> None:
     if context.run_config.get(DELIVER_KEY):
         deliver_plan(steady, folder, EventLog(folder / EVENTS_FILE))
         return
-    FederationLoop(steady, read_run_config(folder), folder, make_model=partial(read_initial_model, folder)).run()
+    FederationLoop(
+        steady,
+        read_run_config(folder),
+        folder,
+        admitted=partial(admitted_sites, folder.parent.parent),
+        make_model=partial(read_initial_model, folder),
+    ).run()
 
 
 def run_folder(run: str) -> Path:
@@ -53,6 +60,14 @@ def run_folder(run: str) -> Path:
     if not runs or not _RUN_NAME.fullmatch(run) or not folder.is_dir():
         raise BadInputError("run.unknown", "The coordinator has no run of that name.", "List the runs.")
     return folder
+
+
+def admitted_sites(coordinator: Path) -> frozenset[tuple[str, int]] | None:
+    """Return (site, Flower node) of all sites that a coordinator admits now; None where its list cannot be read."""
+    try:
+        return frozenset((site.name, site.node_id) for site in CoordinatorFolder.open(coordinator).sites())
+    except BadInputError:
+        return None
 
 
 def read_run_config(folder: Path) -> FederationConfig:

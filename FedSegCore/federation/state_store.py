@@ -1,6 +1,7 @@
 """A group's whole state on disk after every round, and back.
 
-``<folder>/<group>/round-000003/`` holds model, rule state, per-site models and ``state.json`` with the SHA-256 of them
+``<folder>/<group>/round-000003/`` holds model, rule state, per-site models (also of sites that were away: so a group
+takes as many times a model's room as it has members) and ``state.json`` with the SHA-256 of them
 all; ``current.json`` points to the round that counts and is replaced last, so that a server that dies at any moment
 goes on with the next round. The round before is kept too: where the newest was damaged on the disk, it is trained
 again. ``history/000003.json`` holds what sites answered in that round; rounds after the current one are not read.
@@ -27,6 +28,8 @@ from FedSegCore.volumes.usual import CohortUsual
 
 DONE = "done"
 """What ``GroupState.ended`` says of a group that did all its rounds."""
+
+_COMMON = "common.safetensors"
 
 _KEPT_ROUNDS = 2
 
@@ -79,6 +82,7 @@ class Member(BaseModel):
     Attributes:
         introduction: who it is.
         rounds_answered: how many of its answers were used.
+        node_id: the Flower node it was last asked as; another one is another admission.
         recent: hashes of the tensors it answered with, newest last.
         lesion_counts: the lesion sizes it told, empty until it has.
         usual: what is usual in its training cohort; None until it has answered when asked.
@@ -88,6 +92,7 @@ class Member(BaseModel):
 
     introduction: SiteIntroduction
     rounds_answered: Annotated[int, Field(ge=0)] = 0
+    node_id: int | None = None
     recent: tuple[str, ...] = ()
     lesion_counts: tuple[int, ...] = ()
     usual: CohortUsual | None = None
@@ -102,10 +107,11 @@ class GroupState:
         round_number: rounds closed so far.
         model: the group model.
         rule_state: what the rule remembers.
-        site_models: site → its own model for the next round, read when asked; others get ``model``.
+        site_models: site → its own model for the next round, read when asked.
         members: site → who it is and how often it answered.
         answered: sites whose answers made this model.
         ended: empty while the group goes on, else why it ended (``"done"`` or a code).
+        common_model: what sites without a model of their own are sent; empty where that is ``model``.
     """
 
     group: str
@@ -116,6 +122,12 @@ class GroupState:
     members: Mapping[str, Member] = field(default_factory=dict)
     answered: tuple[str, ...] = ()
     ended: str = ""
+    common_model: Arrays = field(default_factory=dict)
+
+    def model_for(self, site: str) -> Arrays:
+        """Return the model that ``site`` is sent next."""
+        own = self.site_models.get(site)
+        return (self.common_model or self.model) if own is None else own
 
 
 class _StateFile(BaseModel):
@@ -259,11 +271,13 @@ class GroupStateStore:
     @staticmethod
     def _read(folder: Path) -> GroupState:
         saved = _StateFile.model_validate_json((folder / "state.json").read_text(encoding="utf-8"))
+        common = folder / _COMMON
         return GroupState(
             group=saved.group,
             round_number=saved.round_number,
             model=load_arrays(folder / "model.safetensors"),
             rule_state=load_arrays(folder / "rule.safetensors"),
+            common_model=LazyArrays(common) if common.exists() else {},
             site_models={site: LazyArrays(folder / file) for site, file in saved.site_files.items()},
             members=saved.members,
             answered=saved.answered,
@@ -274,6 +288,8 @@ class GroupStateStore:
     def _write(folder: Path, state: GroupState, site_model: Callable[[str], Arrays] | None) -> None:
         save_arrays(folder / "model.safetensors", state.model)
         save_arrays(folder / "rule.safetensors", state.rule_state)
+        if state.common_model:
+            save_arrays(folder / _COMMON, state.common_model)
         files = _write_site_models(folder, state.members, site_model) if site_model is not None else {}
         hashes = {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
         saved = _StateFile(

@@ -4,6 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+BY_VALIDATION = ("fedgin_plateau",)
+"""Schedules that go by what a site's validation gave."""
+
 
 class FedGsConfig(BaseModel):
     """FedGS (DeCaF 2024; METHODS §4): small lesions weigh more in the accumulated update.
@@ -97,4 +100,10 @@ class TrainingConfig(BaseModel):
     def _one_way_of_drawing(self) -> Self:
         if self.stratified and (self.foreground_fraction > 0.0 or self.oversampling is not None):
             raise ValueError("stratified batches need foreground_fraction = 0 and no oversampling")
+        return self
+
+    @model_validator(mode="after")
+    def _validation_for_the_schedule(self) -> Self:
+        if self.schedule in BY_VALIDATION and not self.validate_received:
+            raise ValueError(f"the schedule {self.schedule} goes by validation: it needs validate_received")
         return self

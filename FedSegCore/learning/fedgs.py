@@ -17,6 +17,7 @@ from FedSegCore.learning.cohort import PreparedCase
 from FedSegCore.learning.config import FedGsConfig, TrainingConfig
 from FedSegCore.learning.lesion_sizes import SMALL_SHARE, SMALLEST_THRESHOLD, size_counts
 from FedSegCore.learning.results import FEDGS_PREFIX
+from FedSegCore.learning.sampling import Batch
 from FedSegCore.volumes.labels import LabelContract
 
 
@@ -47,17 +48,6 @@ class SizeWeights:
         return 1.0 + 2.0 * float(self.delta(relative_areas).mean())
 
 
-def relative_areas(labels: torch.Tensor, values: Sequence[int]) -> torch.Tensor:
-    """Return a/A per image, float64 (N,): the share of voxels whose label is one of ``values``.
-
-    Args:
-        labels: contract values (N, ...), integer.
-        values: the contract values that make up the lesion.
-    """
-    lesion = torch.isin(labels, torch.tensor(list(values), dtype=labels.dtype, device=labels.device))
-    return lesion.flatten(1).double().mean(dim=1).cpu()
-
-
 def size_weights(config: FedGsConfig, known: Iterable[float]) -> SizeWeights:
     """Return l and τ as configured, or chosen from a site's own lesion sizes where they are None.
 
@@ -85,32 +75,27 @@ class LesionSizes:
     Attributes:
         values: the contract values that make up the lesion.
         weights: l and τ.
-        counts: how many training images have a lesion of which size, see ``lesion_sizes.size_counts``.
+        shares: a/A of every unit (a slice in 2-D, a case in 3-D; in the order of the cases), float64: a is the whole
+            lesion and A the whole image, whatever a patch shows of them.
+        counts: how many units have a lesion of which size, see ``lesion_sizes.size_counts``.
     """
 
     values: tuple[int, ...]
     weights: SizeWeights
+    shares: npt.NDArray[np.float64]
     counts: tuple[int, ...] = ()
 
     @classmethod
     def of_cohort(
-        cls,
-        config: FedGsConfig,
-        contract: LabelContract,
-        cases: Sequence[PreparedCase],
-        dimensions: int,
-        patch_size: tuple[int, int, int],
+        cls, config: FedGsConfig, contract: LabelContract, cases: Sequence[PreparedCase], dimensions: int
     ) -> "LesionSizes":
         """Return what ``config`` asks for at a site with these training cases.
-
-        A is what a step sees, so the voxels of a patch (a slice in 2-D); where a lesion does not fit in one, a is A.
 
         Args:
             config: the federation's choice.
             contract: the labels.
             cases: the site's training cases.
             dimensions: 2 measures every slice, 3 every case.
-            patch_size: (k, j, i) voxels.
 
         Raises:
             BadInputError: ``fedgs.label-unknown``: the contract has no label of a configured name.
@@ -118,14 +103,15 @@ class LesionSizes:
         check_lesion_labels(config.labels, contract)
         values = tuple(contract.value_of(name) for name in config.labels or contract.names)
         axes = (1, 2) if dimensions == 2 else None
-        patch = math.prod(patch_size[1:] if dimensions == 2 else patch_size)
-        areas = [np.atleast_1d(np.isin(case.labels, values).sum(axis=axes)) for case in cases]
-        shares = (np.minimum(np.concatenate(areas) / patch, 1.0) if areas else np.zeros(0)).tolist()
-        return cls(values, size_weights(config, shares), size_counts(shares))
+        found = [np.atleast_1d(np.isin(case.labels, values).mean(axis=axes)) for case in cases]
+        shares = np.concatenate(found) if found else np.zeros(0)
+        return cls(values, size_weights(config, shares.tolist()), shares, size_counts(shares.tolist()))
 
-    def eta(self, labels: torch.Tensor) -> float:
-        """Return the factor of a batch of label maps (N, ...)."""
-        return self.weights.eta(relative_areas(labels, self.values))
+    def eta(self, batch: Batch) -> float:
+        """Return a batch's factor. A patch counts with its unit's whole lesion, and 0 where it shows none of it."""
+        lesion = torch.isin(batch.labels, torch.tensor(self.values, dtype=batch.labels.dtype))
+        shown = lesion.flatten(1).any(dim=1)
+        return self.weights.eta(torch.where(shown, torch.from_numpy(self.shares[list(batch.units)]), 0.0))
 
 
 def check_lesion_labels(labels: Sequence[str], contract: LabelContract) -> None:
@@ -151,12 +137,11 @@ def small_lesion_tickets(
     if wanted is None:
         return None
     like = FedGsConfig(labels=wanted.labels, threshold=wanted.threshold)
-    sizes = LesionSizes.of_cohort(like, contract, cases, dimensions, training.patch_size)
-    patch = math.prod(training.patch_size[1:] if dimensions == 2 else training.patch_size)
-    largest = patch / sizes.weights.threshold
+    sizes = LesionSizes.of_cohort(like, contract, cases, dimensions)
 
     def times(labels: npt.NDArray[np.uint8]) -> int:
-        return wanted.times if 0 < int(np.isin(labels, sizes.values).sum()) <= largest else 1
+        share = np.isin(labels, sizes.values).mean()
+        return wanted.times if share > 0.0 and 1.0 / share >= sizes.weights.threshold else 1
 
     return times
 

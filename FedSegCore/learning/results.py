@@ -64,6 +64,8 @@ class RoundResult:
         weights: the model after training, state-dict names.
         num_examples: training examples n_k (2-D: images; 3-D: cases).
         num_steps: optimiser steps done.
+        skipped_steps: steps left out since loss or gradient was not finite; for the site's own people, it does not
+            travel.
         loss: mean training loss of the round; None where the site does not tell it.
         scores: the *received* model's scores on the site's validation cases, before training.
         extras: further tensors the aggregation rule asks for.
@@ -88,3 +90,4 @@ class RoundResult:
     usual: CohortUsual | None = None
     encoded: bool = False
     unchanged: tuple[str, ...] = ()
+    skipped_steps: int = 0

@@ -22,15 +22,17 @@ class Batch:
         images: float32 (N, C, k, j, i) in 3-D, (N, C, j, i) in 2-D, in [0, 1], padded with 0.
         labels: uint8 (N, k, j, i) or (N, j, i), contract values, padded with background.
         annotated: for each patch the contract values its case annotates.
+        units: for each patch the number of the unit (slice or case, in the order of the cases) it was cut from.
     """
 
     images: Tensor
     labels: Tensor
     annotated: tuple[tuple[int, ...], ...]
+    units: tuple[int, ...]
 
     def first(self, count: int) -> "Batch":
         """Return the first ``count`` patches, or all where there are fewer."""
-        return Batch(self.images[:count], self.labels[:count], self.annotated[:count])
+        return Batch(self.images[:count], self.labels[:count], self.annotated[:count], self.units[:count])
 
     def annotated_mask(self, labels: int) -> Tensor:
         """Return boolean (N, K): whether label c + 1 is annotated in patch n; K is ``labels``."""
@@ -101,9 +103,10 @@ class PatchSampler:
         """Yield ``count`` batches, each drawn when it is asked for; ``generator`` (CPU) is advanced once."""
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         draw = self._stratified_units if self._stratified else self._units_and_values
-        for units in draw(count, batch_size, rng):
-            images, labels, annotated = zip(*(self._cut(unit, value, rng) for unit, value in units), strict=True)
-            yield Batch(torch.stack(images), torch.stack(labels), annotated)
+        for chosen in draw(count, batch_size, rng):
+            patches = [(*self._cut(unit, value, rng), unit) for unit, value in chosen]
+            images, labels, annotated, units = zip(*patches, strict=True)
+            yield Batch(torch.stack(images), torch.stack(labels), annotated, units)
 
     def _units_and_values(
         self, count: int, batch_size: int, rng: np.random.Generator

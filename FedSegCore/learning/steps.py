@@ -39,6 +39,7 @@ class _Round:
         warm_up: raises its rate over the first steps.
         received: the parameters as the round found them.
         accumulator: FedGS's sum beside the training, where it is asked for.
+        statistics: of layers that keep running ones; a step that is left out must leave nothing in them.
     """
 
     generator: torch.Generator
@@ -46,6 +47,7 @@ class _Round:
     warm_up: torch.optim.lr_scheduler.LRScheduler
     received: list[Tensor]
     accumulator: UpdateAccumulator | None
+    statistics: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class StepsOutcome:
 
     Attributes:
         steps: optimiser steps done.
-        skipped: steps left out because loss or gradient was not finite.
+        skipped: steps left out because loss or gradient was not finite; told in the log, and to the site's people.
         loss: mean loss of the steps done.
         extras: further tensors for the aggregation rule.
     """
@@ -91,7 +93,7 @@ class RoundOfSteps:
         self._spacing = _typical_spacing(cohort, dimensions)
         self._batch_size = training.batch_size
         self._lesions = (
-            LesionSizes.of_cohort(training.fedgs, task.contract, cohort.training, dimensions, training.patch_size)
+            LesionSizes.of_cohort(training.fedgs, task.contract, cohort.training, dimensions)
             if training.fedgs
             else None
         )
@@ -140,6 +142,8 @@ class RoundOfSteps:
                 "training.diverged", "No training step had a finite loss.", "Lower the federation's learning rate."
             )
         extras = this.accumulator.result() if this.accumulator else {}
+        if len(losses) < count:
+            _log.warning("%d of %d training steps were left out: not finite", count - len(losses), count)
         return StepsOutcome(len(losses), count - len(losses), sum(losses) / len(losses), extras)
 
     def _begin(self, moment: Moment, count: int, generator: torch.Generator) -> _Round:
@@ -154,13 +158,17 @@ class RoundOfSteps:
         watched = UpdateAccumulator(optimiser, self._network, training.fedgs) if training.fedgs else None
         rising = max(1, min(training.warm_up_steps, count // 4))
         warm_up = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / rising))
-        return _Round(generator, optimiser, warm_up, received, watched)
+        return _Round(generator, optimiser, warm_up, received, watched, _running_statistics(self._network))
 
     def _step_in_memory(self, batch: Batch, this: _Round) -> float | None:
         """Do a step with as large a part of the batch as memory allows; return its loss, None if it was skipped."""
+        before = [statistic.clone() for statistic in this.statistics]
         while True:
             try:
-                return self._step(batch.first(self._batch_size), this)
+                loss = self._step(batch.first(self._batch_size), this)
+                if loss is None:
+                    _put_back(this.statistics, before)
+                return loss
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -173,6 +181,7 @@ class RoundOfSteps:
                 self._batch_size = (self._batch_size + 1) // 2
             _log.warning("memory is short: going on with %d patches a step", self._batch_size)
             this.optimiser.zero_grad(set_to_none=True)
+            _put_back(this.statistics, before)
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -183,7 +192,6 @@ class RoundOfSteps:
         except BadInputError as error:
             if error.code != "training.not-finite":
                 raise
-            _log.warning("a step is left out: its loss is not finite")
             return None
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(self._network.parameters())
@@ -191,11 +199,10 @@ class RoundOfSteps:
             _pull_back(parameters, this.received, self._task.training.proximal)
         norm = nn.utils.clip_grad_norm_(parameters, self._task.training.gradient_clip or math.inf)
         if not bool(torch.isfinite(norm)):
-            _log.warning("a step is left out: its gradient is not finite")
             return None
         this.optimiser.step()
         if this.accumulator and self._lesions:
-            this.accumulator.add(self._lesions.eta(batch.labels))
+            this.accumulator.add(self._lesions.eta(batch))
         this.warm_up.step()
         return float(loss.detach())
 
@@ -219,6 +226,18 @@ class RoundOfSteps:
         with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
             logits, own = forward_for_training(self._network, images)
         return logits.float(), own.float()
+
+
+def _running_statistics(network: nn.Module) -> list[Tensor]:
+    """Return the buffers of all layers that keep running statistics (BatchNorm), counters included."""
+    layers = (module for module in network.modules() if getattr(module, "running_mean", None) is not None)
+    return [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
+
+
+def _put_back(statistics: list[Tensor], before: list[Tensor]) -> None:
+    with torch.no_grad():
+        for statistic, former in zip(statistics, before, strict=True):
+            statistic.copy_(former)
 
 
 def _pull_back(parameters: list[nn.Parameter], received: list[Tensor], strength: float) -> None:

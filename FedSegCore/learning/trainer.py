@@ -1,6 +1,8 @@
 """A site's trainer: keeps one network and the prepared cohort in memory, and trains one round at a time."""
 
 import functools
+import hashlib
+import json
 import time
 import zlib
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ from FedSegCore.learning.metrics import case_scores
 from FedSegCore.learning.results import Arrays, CaseScore, RoundRequest, RoundResult
 from FedSegCore.learning.steps import RoundOfSteps
 from FedSegCore.learning.task import TrainingTask
+from FedSegCore.learning.validation_memory import ValidationMemory
 from FedSegCore.networks.registry import build_network
 from FedSegCore.networks.unet import PaddedUNet
 
@@ -33,20 +36,29 @@ class LocalTrainer:
     The result depends on the weights, the request, the cohort, the site's name and the task only: everything random
     comes from generators derived from them, and torch's global generator is left as it was. On the processor, the
     same number of threads gives the same result to the bit. Only under a schedule that goes by validation
-    (``"fedgin_plateau"``) the scores of the rounds since the trainer started, or since round 1, count too.
+    (``"fedgin_plateau"``) the scores of the rounds before count too, which ``memory`` holds.
 
     Args:
         task: what to train.
         cohort: the prepared cases.
         site: the site's name; sites draw differently.
         device: where to compute; the processor if None.
+        memory: of the validation losses; one that ends with this trainer if None.
 
     Raises:
         BadInputError: ``training.task``: network, labels, preprocessing and patch size do not belong together;
             ``network.*``, ``loss.unknown``.
     """
 
-    def __init__(self, task: TrainingTask, cohort: Cohort, *, site: str, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        task: TrainingTask,
+        cohort: Cohort,
+        *,
+        site: str,
+        device: torch.device | None = None,
+        memory: ValidationMemory | None = None,
+    ) -> None:
         _check_task(task, cohort)
         self.task = task
         self.cohort = cohort
@@ -56,7 +68,7 @@ class LocalTrainer:
             self._network = build_network(task.network).to(self.device)
         _lay_out(self._network, task.network.dimensions)
         self._steps = RoundOfSteps(task, cohort, self._network, self.device)
-        self._validation_losses: dict[int, float] = {}
+        self._memory = memory or ValidationMemory()
 
     def train_round(self, weights: Arrays, request: RoundRequest, progress: Progress | None = None) -> RoundResult:
         """Score the received model, train it one round, and return the result; ``weights`` is not changed.
@@ -86,6 +98,7 @@ class LocalTrainer:
             weights=trained,
             num_examples=self.cohort.num_examples(self.task.network.dimensions),
             num_steps=outcome.steps,
+            skipped_steps=outcome.skipped,
             loss=outcome.loss,
             scores=scores,
             extras=outcome.extras,
@@ -102,11 +115,8 @@ class LocalTrainer:
 
     def _remember(self, request: RoundRequest, scores: Sequence[CaseScore]) -> list[float]:
         """Return 1 - mean Dice of the models received up to this round, oldest first."""
-        known = {number: loss for number, loss in self._validation_losses.items() if number < request.round_number}
-        if scores:
-            known[request.round_number] = 1.0 - fmean(score.dice for score in scores)
-        self._validation_losses = known
-        return [known[number] for number in sorted(known)]
+        loss = 1.0 - fmean(score.dice for score in scores) if scores else None
+        return self._memory.remember(_training_key(self.task, request.seed), request.round_number, loss)
 
     def score(
         self, weights: Arrays, cases: Sequence[PreparedCase], progress: Progress | None = None
@@ -135,6 +145,12 @@ class LocalTrainer:
             scores += case_scores(predicted, case.labels, case.grid, task.contract, case.annotated, case.case_id)
         self._network.to(self.device)
         return tuple(scores)
+
+
+def _training_key(task: TrainingTask, seed: int) -> str:
+    """Return what stays the same from a training's first round to its last, as a hash."""
+    parts = (task.network, task.contract, task.preprocessing)
+    return hashlib.sha256(json.dumps([seed, *(part.model_dump_json() for part in parts)]).encode()).hexdigest()
 
 
 def _check_task(task: TrainingTask, cohort: Cohort) -> None:

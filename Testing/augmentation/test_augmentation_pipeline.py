@@ -73,3 +73,14 @@ def test_gpu_gives_the_cpus_batch():
     torch.testing.assert_close(gpu.images.cpu(), cpu.images, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(gpu.second_images.cpu(), cpu.second_images, atol=1e-4, rtol=1e-4)
     assert (gpu.labels.cpu() != cpu.labels).float().mean() < 1e-3
+
+
+def test_a_federation_that_says_nothing_changes_half_of_the_images():
+    images = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(200, 8, 8, dtype=torch.uint8)
+    shipped = AugmentationConfig().model_copy(update={"spatial": None})
+    made = Augmentation(shipped, 2)(images, labels, sample_generator(1)).images
+    changed = int((made != images).flatten(1).any(dim=1).sum())
+    # within four standard deviations of 100
+    assert 72 <= changed <= 128
+    assert GinConfig().probability == 1.0

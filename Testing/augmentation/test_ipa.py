@@ -43,6 +43,22 @@ def test_field_is_the_product_of_its_axes():
     assert field[1, 0, 2, 1, 4].item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("shape", [(11, 14), (5, 8, 7)])
+def test_blend_map_by_hand_from_its_control_points(shape):
+    """Control points to unit length together, quadratic B-spline, exp, then from 0 to 1; the second of two images."""
+    generator = sample_generator(12)
+    control = [torch.randn([6] * len(shape), generator=generator).double().numpy() for _ in range(2)][1]
+    field = control / np.sqrt((control**2).sum())
+    for size in shape:
+        basis = np.array([[quadratic((n + 0.5) / size * 4 - (c - 0.5)) for c in range(6)] for n in range(size)])
+        # sums over the first axis of control points and puts the voxels last
+        field = np.tensordot(field, basis, axes=([0], [1]))
+    field = np.exp(field)
+    expected = (field - field.min()) / (field.max() - field.min())
+    found = draw_blend_map(2, shape, sample_generator(12))[1, 0]
+    np.testing.assert_allclose(found.numpy(), expected, atol=2e-6)
+
+
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6), st.lists(st.integers(2, 20), min_size=2, max_size=3), st.integers(1, 3))
 def test_blend_map_runs_from_zero_to_one_in_every_image(seed, shape, count):

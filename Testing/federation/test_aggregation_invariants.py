@@ -1,6 +1,9 @@
 """What holds for any sizes, values and orders."""
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -11,7 +14,20 @@ from FedSegCore.federation.aggregation.flames import Flames
 from FedSegCore.federation.aggregation.registry import build_rule, rule_names
 from FedSegCore.federation.aggregation.rule import SiteUpdate
 from FedSegCore.federation.config import AggregationConfig
+from FedSegCore.learning.config import FedGsConfig
+from FedSegCore.learning.fedgs import UpdateAccumulator
 
+FLOWER = {
+    "FedAdam": {},
+    "FedAvg": {},
+    "FedMedian": {},
+    "Krum": {"num_malicious_nodes": 1},
+    "QFedAvg": {"client_learning_rate": 0.1},
+}
+RULES = [AggregationConfig(rule=name) for name in rule_names() if name != "flower"]
+RULES += [
+    AggregationConfig(rule="flower", options={"strategy": name, "arguments": given}) for name, given in FLOWER.items()
+]
 SIZES = st.lists(st.integers(1, 500), min_size=1, max_size=8)
 
 
@@ -38,26 +54,66 @@ def test_flames_weights_are_a_partition_of_one(counts, sizes, alpha):
     assert_allclose(made.group_model["w"], 1.0 / len(counts), rtol=1e-12)
 
 
+def adamw(weights, gradients, rate, decay):
+    """AdamW in NumPy, double precision; returns where it ends and its steps without decay (Loshchilov and Hutter)."""
+    w, m, v, steps = weights.astype(np.float64), 0.0, 0.0, []
+    for t, gradient in enumerate(gradients.astype(np.float64), 1):
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        steps.append(rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8))
+        w = w * (1 - rate * decay) - steps[-1]
+    return w, steps
+
+
+def trained_site(site, start, gradients, etas, rate, decay):
+    """Train one layer with torch's AdamW on given gradients, FedGS's sum beside it, as a site does."""
+    layer = torch.nn.Linear(start.shape[1], start.shape[0], bias=False)
+    layer.load_state_dict({"weight": torch.from_numpy(start.copy())})
+    optimiser = torch.optim.AdamW(layer.parameters(), lr=rate, weight_decay=decay)
+    accumulator = UpdateAccumulator(optimiser, layer, FedGsConfig())
+    for gradient, eta in zip(gradients, etas, strict=True):
+        layer.weight.grad = torch.from_numpy(gradient.copy())
+        optimiser.step()
+        accumulator.add(eta)
+    weights = {"weight": layer.weight.detach().numpy().copy()}
+    return SiteUpdate(site, weights, 10, len(gradients), accumulator.result())
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 99)), min_size=1, max_size=6), st.integers(0, 2**31))
-def test_fedgs_with_eta_one_is_step_weighted_averaging(counts, seed):
-    # η ≡ 1 and no decay: C_k = w − w_k, so w − Σ(s_k/Σs)·C_k = Σ(s_k/Σs)·w_k
+@given(
+    st.lists(st.integers(1, 6), min_size=2, max_size=4),
+    st.floats(1e-3, 0.5),
+    st.floats(1e-4, 0.1),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_fedgs_of_sites_that_train_with_adamw(steps, decay, rate, weighed, seed):
+    """w − Σ_k (s_k/Σs) Σ_t η_t d_t; with η ≡ 1 the step-weighted mean of the sites' models less what decay took."""
     generator = np.random.default_rng(seed)
-    group = {"w": generator.normal(size=(3, 2)).astype(np.float32)}
-    sent = [generator.normal(size=(3, 2)).astype(np.float32) for _ in counts]
-    updates = [
-        SiteUpdate(f"s{k}", {"w": arrays}, n, steps, {"fedgs/w": group["w"].astype(np.float64) - arrays})
-        for k, ((steps, n), arrays) in enumerate(zip(counts, sent, strict=True))
-    ]
-    by_update = finish(FedGs(), group, updates).group_model["w"]
-    assert_allclose(by_update, finish(FedAvg("steps"), group, updates).group_model["w"], rtol=1e-5, atol=1e-6)
-    expected = np.average(np.array(sent, np.float64), axis=0, weights=[steps for steps, _ in counts])
-    assert_allclose(by_update, expected, rtol=1e-5, atol=1e-6)
+    start = generator.normal(size=(3, 2)).astype(np.float32)
+    sent, expected, plain = [], start.astype(np.float64), start.astype(np.float64)
+    for k, count in enumerate(steps):
+        gradients = generator.normal(size=(count, 3, 2)).astype(np.float32)
+        etas = generator.uniform(1.0, 3.0, count) if weighed else np.ones(count)
+        update = trained_site(f"s{k}", start, gradients, etas, rate, decay)
+        end, moves = adamw(start, gradients, rate, decay)
+        assert_allclose(update.weights["weight"], end, rtol=1e-4, atol=1e-5)
+        share = count / sum(steps)
+        expected = expected - share * sum(eta * move for eta, move in zip(etas, moves, strict=True))
+        plain = plain + share * (adamw(start, gradients, rate, 0.0)[0] - start)
+        sent.append(update)
+    made = finish(FedGs(), {"weight": start}, sent).group_model["weight"]
+    assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
+    if not weighed:
+        # as FedAvg by steps of sites that train without decay
+        assert_allclose(made, plain, rtol=1e-4, atol=1e-5)
+        averaged = finish(FedAvg("steps"), {"weight": start}, sent).group_model["weight"]
+        bound = 1.05 * rate * decay * max(steps) * (np.abs(start).max() + 10 * rate * max(steps))
+        assert np.abs(made - averaged).max() <= bound + 1e-5
 
 
 @settings(max_examples=25, deadline=None)
-@given(SIZES, st.randoms(use_true_random=False), st.sampled_from([n for n in rule_names() if n != "flower"]))
-def test_order_of_sites_and_of_names_does_not_matter(counts, random, name):
+@given(SIZES, st.randoms(use_true_random=False), st.sampled_from(RULES))
+def test_order_of_sites_and_of_names_does_not_matter(counts, random, config):
     generator = np.random.default_rng(len(counts))
     group = {"a": np.zeros((2, 3), np.float32), "b": np.zeros(4, np.float32), "i": np.zeros((), np.int64)}
 
@@ -68,15 +124,13 @@ def test_order_of_sites_and_of_names_does_not_matter(counts, random, name):
             "i": np.asarray(k, np.int64),
         }
         extras = {"fedgs/a": generator.normal(size=(2, 3)).astype(np.float32), "fedgs/b": weights["b"]}
-        return SiteUpdate(f"s{k}", weights, n, n, extras)
+        return SiteUpdate(f"s{k}", weights, n, n, extras, loss=0.1 + k)
 
     updates = [update(k, n) for k, n in enumerate(counts)]
-    shuffled = [
-        SiteUpdate(u.site, dict(reversed(u.weights.items())), u.num_examples, u.num_steps, u.extras) for u in updates
-    ]
+    shuffled = [replace(u, weights=dict(reversed(u.weights.items()))) for u in updates]
     random.shuffle(shuffled)
-    one = finish(build_rule(AggregationConfig(rule=name)), group, updates)
-    other = finish(build_rule(AggregationConfig(rule=name)), group, shuffled)
+    one = finish(build_rule(config), group, updates)
+    other = finish(build_rule(config), group, shuffled)
     for key in group:
         assert_allclose(other.group_model[key], one.group_model[key], rtol=1e-6, atol=1e-7)
     assert_array_equal(one.group_model["i"], other.group_model["i"])

@@ -141,6 +141,19 @@ class TestFlames:
         with pytest.raises(KeyError):
             made.site_model("c")
 
+    def test_a_group_model_of_one_site_is_marked(self):
+        two = [update("a", 1.0, 1), update("b", 2.0, 1)]
+        assert not run(Flames(), two).alone
+        assert run(Flames(), two[:1]).alone
+        assert run(Flames(), [two[0], update("b", 9.0, 0)]).alone
+
+    def test_a_round_in_which_nobody_trained_makes_no_models(self):
+        for sent in ([], [update("a", 9.0, 0)]):
+            made = run(Flames(), sent, model(2.5))
+            assert w(made.group_model) == 2.5
+            with pytest.raises(KeyError):
+                made.site_model("a")
+
     def test_updates_wait_in_the_store_not_in_memory(self):
         store = {}
         rule = Flames()
@@ -233,6 +246,13 @@ class TestRobustRules:
         assert made.group_model["counter"] == 1
         assert w(run(Krum(), self.five[4:]).group_model) == 1000.0
 
+    @pytest.mark.parametrize("spoilt", [np.nan, np.inf])
+    def test_krum_leaves_out_what_is_no_number(self, spoilt):
+        for rule in (Krum(malicious=1), build_rule(FLOWER_KRUM)):
+            five = [update("abcde"[i], value, 10) for i, value in enumerate((1.0, 9.0, 1.1, 1.2, 1.3))]
+            five[1].weights["w"][0, 1] = spoilt
+            assert w(run(rule, five).group_model) in (np.float32(1.1), np.float32(1.2))
+
     def test_krum_against_plain_numpy(self):
         generator = np.random.default_rng(3)
         points = generator.normal(size=(7, 4)).astype(np.float32)
@@ -288,19 +308,33 @@ class TestBatchNorm:
         rule.begin(made.group_model, made.rule_state, {})
         rule.fold(SiteUpdate("ct", self.norm_model(5.0, 11.0, 4), 1))
         later = rule.finish()
-        assert_array_equal(later.site_model("mr")["bn.running_mean"], np.full(2, 30.0, np.float32))
-        assert_allclose(later.site_model("mr")["conv.weight"], 5.0)
+        if rule_name == "fedavg":
+            assert_array_equal(later.site_model("mr")["bn.running_mean"], np.full(2, 30.0, np.float32))
+            assert_allclose(later.site_model("mr")["conv.weight"], 5.0)
+        else:
+            # it has a mix from the round before, which the group keeps
+            with pytest.raises(KeyError):
+                later.site_model("mr")
         assert_array_equal(later.site_model("ct")["bn.running_mean"], np.full(2, 11.0, np.float32))
         with pytest.raises(KeyError):
             later.site_model("stranger")
+
+
+FLOWER_KRUM = AggregationConfig(rule="flower", options={"strategy": "Krum", "arguments": {"num_malicious_nodes": 1}})
+RULES = [AggregationConfig(rule=name) for name in rule_names() if name != "flower"]
+RULES += [AggregationConfig(rule="flower", options={"strategy": name}) for name in ("FedAvg", "FedMedian", "Krum")]
+
+
+def rule_name(config):
+    return config.options.get("strategy", config.rule)
 
 
 MIXED = {"h": np.float16, "f": np.float32, "d": np.float64, "i": np.int64, "b": np.bool_}
 
 
 class TestMixedTypes:
-    @pytest.mark.parametrize("name", [name for name in rule_names() if name != "flower"])
-    def test_every_rule_keeps_every_tensors_type_and_averages_floats_only(self, name):
+    @pytest.mark.parametrize("config", RULES, ids=rule_name)
+    def test_every_rule_keeps_every_tensors_type_and_averages_floats_only(self, config):
         """Two sites far apart in what is not a float: nothing between them may come out."""
 
         def sent(site, value, n):
@@ -309,7 +343,7 @@ class TestMixedTypes:
             return SiteUpdate(site, weights, n, 1, extras)
 
         group = {key: np.zeros(3, kind) for key, kind in MIXED.items()}
-        made = run(build_rule(AggregationConfig(rule=name)), [sent("a", 2, 5), sent("b", 7, 9)], group)
+        made = run(build_rule(config), [sent("a", 2, 5), sent("b", 7, 9)], group)
         models = [made.group_model, *([made.site_model("a"), made.site_model("b")] if made.site_model else [])]
         for one in models:
             assert {key: array.dtype for key, array in one.items()} == {k: np.dtype(kind) for k, kind in MIXED.items()}
@@ -319,8 +353,8 @@ class TestMixedTypes:
                 assert 2.0 <= float(one[key][0]) <= 7.0
                 assert float(one[key][0]) == pytest.approx(float(one["d"][0]), rel=1e-3)
 
-    @pytest.mark.parametrize("name", [name for name in rule_names() if name not in ("flower", "krum")])
-    def test_a_value_that_is_no_number_stays_where_it_is(self, name):
+    @pytest.mark.parametrize("config", [one for one in RULES if rule_name(one).lower() != "krum"], ids=rule_name)
+    def test_a_value_that_is_no_number_stays_where_it_is(self, config):
         """The server refuses such answers; a rule that met one all the same would spread it to no other value."""
 
         def sent(site, value):
@@ -330,15 +364,15 @@ class TestMixedTypes:
             return SiteUpdate(site, weights, 5, 1, {"fedgs/w": -weights["w"]})
 
         updates = [sent("a", 1.0), sent("b", 3.0), sent("c", 5.0)]
-        made = run(build_rule(AggregationConfig(rule=name)), updates, {"w": np.zeros(4, np.float32)})
+        made = run(build_rule(config), updates, {"w": np.zeros(4, np.float32)})
         assert np.isnan(made.group_model["w"]).tolist() == [False, False, True, False]
         assert_allclose(made.group_model["w"][[0, 1, 3]], 3.0)
 
 
 class TestRegistry:
-    @pytest.mark.parametrize("name", [name for name in rule_names() if name != "flower"])
-    def test_every_rule_folds_one_site(self, name):
-        rule = build_rule(AggregationConfig(rule=name))
+    @pytest.mark.parametrize("config", RULES, ids=rule_name)
+    def test_every_rule_folds_one_site(self, config):
+        rule = build_rule(config)
         extras = {"fedgs/w": np.full((2, 2), 1.0, np.float32)}
         made = run(rule, [SiteUpdate("a", model(4.0), 5, 1, extras)], model(5.0))
         assert w(made.group_model) == 4.0

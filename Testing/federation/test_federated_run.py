@@ -1,5 +1,7 @@
 """Real networks trained by real trainers through the real server loop and client apps, in one process."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from federation_helpers import AddingTrainer, federation, make_model
@@ -173,6 +175,28 @@ def test_a_cancelled_run_goes_on_to_the_same_bits(tmp_path):
         run_in_process(small(), sites(), tmp_path / "cut", progress, on_event=cancel)
     assert FederationOutcome.load(tmp_path / "cut").groups["CT"].rounds == 2
     same(whole, run_in_process(small(), sites(), tmp_path / "cut"))
+
+
+def test_the_plateau_schedule_goes_on_where_a_cancelled_run_stood(tmp_path):
+    # a scored case without the label, of which the model always finds some: Dice stays 0, the rate is halved in round 5
+    empty = replace(case(2), labels=np.zeros(SHAPE, np.uint8))
+    training = {**small().training.model_dump(), "schedule": "fedgin_plateau", "learning_rate": 2e-5}
+    config = small(rounds=6, training={**training, "steps_per_round": 1}, aggregation={"rule": "fedavg"})
+    ct = {"ct-1": ("CT", Cohort((case(0), case(1)), (empty,)))}
+    whole = run_in_process(config, ct, tmp_path / "whole")
+    progress = Progress()
+
+    def cancel(event):
+        if event.event == "round-started" and event.round_number == 6:
+            progress.cancel()
+
+    with pytest.raises(CancelledError):
+        run_in_process(config, ct, tmp_path / "cut", progress, on_event=cancel)
+    before = FederationOutcome.load(tmp_path / "cut").groups["CT"].model
+    resumed = run_in_process(config, ct, tmp_path / "cut")
+    same(whole, resumed)
+    after = resumed.groups["CT"].model
+    assert max(float(np.abs(after[name] - before[name]).max()) for name in after) == pytest.approx(1e-5, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """Flower's own strategies through the adapter, against their formulas."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
+from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.aggregation.flower_strategy import STRATEGIES, FlowerStrategy
 from FedSegCore.federation.aggregation.rule import SiteUpdate
 
@@ -83,16 +86,139 @@ def test_private_noise_has_flowers_standard_deviation():
     assert made.group_model["w"].std() == pytest.approx(0.25, rel=0.05)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_takes_a_round_of_seven_sites(name):
-    arguments = {"num_malicious_nodes": 1} if name in ("Bulyan", "Krum", "MultiKrum") else {}
-    if name == "MultiKrum":
-        arguments["num_nodes_to_select"] = 3
-    made = run(FlowerStrategy(name, arguments), updates(*[2.0] * 7))
-    moved = made.group_model["w"]
-    assert np.isfinite(moved).all()
-    assert (moved > 1.0).all()
-    assert_array_equal(moved, moved[0])
+POINTS = np.random.default_rng(5).normal(1.0, 2.0, (7, 6)).astype(np.float32)
+SIZES = (3, 1, 4, 1, 5, 9, 2)
+LOSSES = (0.5, 0.25, 1.0, 0.75, 2.0, 0.125, 0.3)
+
+
+def seven():
+    zipped = enumerate(zip(POINTS, SIZES, LOSSES, strict=True))
+    return [SiteUpdate(f"s{k}", {"w": p.reshape(2, 3)}, n, loss=loss) for k, (p, n, loss) in zipped]
+
+
+def nearest_first(faulty: int) -> np.ndarray:
+    """Indices of POINTS by Krum's score: the summed squared distances to the N − f − 2 nearest others."""
+    wide = POINTS.astype(np.float64)
+    distances = ((wide[:, None] - wide[None]) ** 2).sum(axis=2)
+    return np.argsort(np.sort(distances, axis=1)[:, 1 : 1 + len(POINTS) - faulty - 2].sum(axis=1), kind="stable")
+
+
+def krum_by_hand(start):
+    return POINTS[nearest_first(1)[0]]
+
+
+def multi_krum_by_hand(start):
+    chosen = nearest_first(1)[:3]
+    return np.average(POINTS[chosen], axis=0, weights=np.array(SIZES)[chosen])
+
+
+def bulyan_by_hand(start):
+    # θ = N − 2f = 5 by Multi-Krum; of every value the mean of the β = θ − 2f = 3 nearest to the median
+    chosen = POINTS[nearest_first(1)[:5]].astype(np.float64)
+    order = np.argsort(np.abs(chosen - np.median(chosen, axis=0)), axis=0, kind="stable")
+    return np.take_along_axis(chosen, order[:3], axis=0).mean(axis=0)
+
+
+def mean_by_hand(start):
+    return np.average(POINTS.astype(np.float64), axis=0, weights=SIZES)
+
+
+def adagrad_by_hand(start):
+    # β1 = 0: the first step is Δ, its square the sum of squares
+    delta = mean_by_hand(start) - start
+    return start + 0.5 * delta / (np.abs(delta) + 0.01)
+
+
+def yogi_by_hand(start):
+    # v0 = 0: v = (1 − β2)·Δ²
+    delta = mean_by_hand(start) - start
+    return start + 0.5 * 0.1 * delta / (np.sqrt(0.01 * delta**2) + 0.01)
+
+
+def q_fedavg_by_hand(start):
+    # L = 1/lr, Δ_k = L·(w − w_k), step = Σ F_k^q Δ_k / Σ (q·F_k^(q−1)·‖Δ_k‖² + L·F_k^q)
+    losses, lipschitz, q = np.array(LOSSES), 1 / 0.5, 0.2
+    moves = lipschitz * (start - POINTS.astype(np.float64))
+    scale = q * losses ** (q - 1) * (moves**2).sum(axis=1) + lipschitz * losses**q
+    return start - (losses[:, None] ** q * moves).sum(axis=0) / scale.sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "by_hand"),
+    [
+        ("Bulyan", {"num_malicious_nodes": 1}, bulyan_by_hand),
+        ("FedAdagrad", {"eta": 0.5, "tau": 0.01}, adagrad_by_hand),
+        ("FedAvg", {}, mean_by_hand),
+        ("FedMedian", {}, lambda start: np.median(POINTS, axis=0)),
+        ("FedTrimmedAvg", {"beta": 0.2}, lambda start: np.sort(POINTS, axis=0)[1:-1].mean(axis=0)),
+        ("FedYogi", {"eta": 0.5, "tau": 0.01, "beta_1": 0.9, "beta_2": 0.99}, yogi_by_hand),
+        ("Krum", {"num_malicious_nodes": 1}, krum_by_hand),
+        ("MultiKrum", {"num_malicious_nodes": 1, "num_nodes_to_select": 3}, multi_krum_by_hand),
+        ("QFedAvg", {"client_learning_rate": 0.5, "q": 0.2}, q_fedavg_by_hand),
+    ],
+)
+def test_a_round_of_seven_sites_against_plain_numpy(name, arguments, by_hand):
+    start = np.linspace(-1.0, 1.0, 6, dtype=np.float32)
+    made = run(FlowerStrategy(name, arguments), seven(), {"w": start.reshape(2, 3)})
+    assert_allclose(made.group_model["w"].ravel(), by_hand(start), rtol=2e-5, atol=1e-6)
+
+
+def test_yogi_and_adagrad_remember_their_second_moments():
+    # two rounds of one value: Δ1 = 2 − 1 = 1, then Δ2 = 5 − w1
+    for name, second in (
+        ("FedAdagrad", lambda v, d: v + d**2),
+        ("FedYogi", lambda v, d: v - 0.01 * d**2 * np.sign(v - d**2)),
+    ):
+        arguments = {"eta": 0.1, "tau": 1e-3, **({"beta_1": 0.9, "beta_2": 0.99} if name == "FedYogi" else {})}
+        w, m, v, group, state = 1.0, 0.0, 0.0, GROUP, {}
+        keep = 0.9 if name == "FedYogi" else 0.0
+        for sent in (2.0, 5.0):
+            delta = sent - w
+            m, v = keep * m + (1 - keep) * delta, second(v, delta)
+            w += 0.1 * m / (np.sqrt(v) + 1e-3)
+            made = run(FlowerStrategy(name, arguments), updates(sent), group, state)
+            group, state = made.group_model, made.rule_state
+            assert_allclose(group["w"], w, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("FedTrimmedAvg", {"beta": 0.5}),
+        ("FedTrimmedAvg", {"beta": -0.1}),
+        ("Krum", {"num_malicious_nodes": 1.5}),
+        ("Krum", {"num_malicious_nodes": -3}),
+        ("MultiKrum", {"num_nodes_to_select": 0}),
+        ("FedAdam", {"beta_1": 1.0}),
+        ("FedAdam", {"eta": float("nan")}),
+        ("FedProx", {"proximal_mu": 0.1}),
+        ("QFedAvg", {"q": 0.2}),
+        ("QFedAvg", {"q": -1.0, "client_learning_rate": 0.1}),
+    ],
+)
+def test_arguments_that_would_fail_after_a_round_are_refused_before(name, arguments):
+    with pytest.raises(BadInputError) as refused:
+        FlowerStrategy(name, arguments)
+    assert refused.value.code == "federation.rule-options"
+
+
+def test_every_strategy_has_a_test_of_its_value():
+    elsewhere = {"FedAdam", "FedAvgM", "FedProx"}
+    here = {"Bulyan", "FedAdagrad", "FedAvg", "FedMedian", "FedTrimmedAvg", "FedYogi", "Krum", "MultiKrum", "QFedAvg"}
+    assert here | elsewhere == set(STRATEGIES)
+
+
+def test_bulyan_says_that_it_needs_more_answers():
+    with pytest.raises(ValueError, match="Bulyan needs 7 answers, 5 were of use"):
+        run(FlowerStrategy("Bulyan", {"num_malicious_nodes": 1}), updates(1.0, 2.0, 3.0, 4.0, 5.0))
+
+
+@pytest.mark.parametrize("loss", [None, -0.5])
+def test_q_fedavg_takes_no_site_that_does_not_tell_its_loss(loss):
+    rule = FlowerStrategy("QFedAvg", {"client_learning_rate": 0.1})
+    rule.begin(GROUP, {}, {})
+    with pytest.raises(ValueError, match="training loss"):
+        rule.fold(replace(updates(2.0)[0], loss=loss))
 
 
 def test_an_empty_round_keeps_model_and_state():

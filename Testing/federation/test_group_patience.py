@@ -4,6 +4,7 @@ import pytest
 from federation_helpers import AddingTrainer, Run, federation
 
 from FedSegCore.common.errors import FedSegError
+from FedSegCore.federation.aggregation.robust import Median
 from FedSegCore.federation.outcome import FederationOutcome
 
 
@@ -67,3 +68,38 @@ def test_a_site_that_paused_for_a_minute_is_asked_as_soon_as_it_is_back(tmp_path
     run.loop().run()
     assert FederationOutcome.load(tmp_path).groups["CT"].done
     assert 60.0 <= run.clock() < 90.0
+
+
+def test_a_rule_that_can_make_nothing_of_the_answers_costs_its_own_group_only(tmp_path):
+    sites = {f"{kind}-{number}": AddingTrainer(kind) for kind in ("CT", "MR") for number in range(3)}
+    sites["CT-0"].wrong = {2: "code"}
+    config = federation(min_sites=3, aggregation={"rule": "flower", "options": {"strategy": "Bulyan"}})
+    run = Run(tmp_path, config, sites)
+    run.loop().run()
+    outcome = FederationOutcome.load(tmp_path)
+    assert (outcome.groups["CT"].rounds, outcome.groups["MR"].rounds) == (1, 3)
+    failed = [event.message for event in run.kinds("round-failed")]
+    why = "CT, round 2 of 3: the answers could not be combined (Bulyan needs 3 answers, 2 were of use)."
+    assert failed == [why] * 3
+    ended = {event.group: event.code for event in run.kinds("group-finished")}
+    assert ended == {"CT": "group.all-failed", "MR": ""}
+
+
+def test_whatever_a_rule_raises_at_the_end_of_a_round_is_a_failed_round(tmp_path, monkeypatch):
+    run = Run(tmp_path, federation(), {"ct": AddingTrainer()})
+    finish, tries = Median.finish, []
+
+    def fails_once(self):
+        tries.append(1)
+        if len(tries) == 2:
+            raise KeyError("w")
+        return finish(self)
+
+    monkeypatch.setattr(Median, "finish", fails_once)
+    run.config = federation(aggregation={"rule": "median"})
+    run.loop().run()
+    group = FederationOutcome.load(tmp_path).groups["CT"]
+    assert (group.rounds, float(group.model["b"][0])) == (3, 3.0)
+    assert [event.message for event in run.kinds("round-failed")] == [
+        "CT, round 2 of 3: the answers could not be combined (KeyError)."
+    ]

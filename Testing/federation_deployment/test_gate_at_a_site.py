@@ -1,5 +1,6 @@
 """A site's trainer behind its socket: policy, gate and journal where no server and no client app can go round them."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -180,3 +181,13 @@ def test_a_shortened_answer_is_journalled_as_it_leaves_and_stays_within_the_clip
     kept = site.run / "remainder"
     assert len(list(kept.iterdir())) == 2
     assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_scores_that_may_not_leave_still_count_for_the_sites_own_schedule(served: Served) -> None:
+    site, _ = served
+    with_privacy(site, metrics=())
+    report, _, _ = read_result(train(site, order(schedule="fedgin_plateau")))
+    assert report.scores == ()
+    known = json.loads((site.run / "validation.json").read_text())
+    assert list(known["losses"]) == ["1"]
+    assert 0.0 <= known["losses"]["1"] <= 1.0

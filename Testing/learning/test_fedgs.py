@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from FedSegCore.learning.config import FedGsConfig
-from FedSegCore.learning.fedgs import SizeWeights, UpdateAccumulator, relative_areas, size_weights
+from FedSegCore.learning.fedgs import LesionSizes, SizeWeights, UpdateAccumulator, size_weights
 from FedSegCore.learning.results import FEDGS_PREFIX
+from FedSegCore.learning.sampling import Batch
 
 OPTIONS = {"lr": 3e-3, "weight_decay": 0.05}
 
@@ -140,12 +141,23 @@ def test_other_optimisers_are_refused(kind):
         UpdateAccumulator(optimiser, network, FedGsConfig())
 
 
-def test_relative_areas_of_masks():
-    labels = torch.zeros(3, 4, 5, dtype=torch.uint8)
-    labels[0, 0, 0] = 1
-    labels[1, :2] = 2
-    assert relative_areas(labels, (1, 2)).tolist() == [0.05, 0.5, 0.0]
-    assert relative_areas(labels, (2,)).tolist() == [0.0, 0.5, 0.0]
+def test_eta_goes_by_the_whole_lesion_of_the_image_a_patch_was_cut_from():
+    """Units of a/A = 1/200, 1/4 and 0; l = 100, τ = 150. Lesions are labels 1 and 3."""
+    sizes = LesionSizes((1, 3), SizeWeights(100.0, 150.0), np.array([1 / 200, 1 / 4, 0.0]))
+    small = math.tanh((math.log(200) / math.log(100)) ** 2)
+
+    def eta(*patches):
+        labels = torch.zeros(len(patches), 8, 8, dtype=torch.uint8)
+        for number, (_, value, voxels) in enumerate(patches):
+            labels[number].view(-1)[:voxels] = value
+        annotated = ((1, 2, 3),) * len(patches)
+        return sizes.eta(Batch(torch.zeros(len(patches), 1, 8, 8), labels, annotated, tuple(p[0] for p in patches)))
+
+    # a patch full of the small lesion counts as small, one that grazes the large one does not
+    assert eta((0, 1, 64)) == pytest.approx(1 + 2 * small)
+    assert eta((1, 3, 1)) == 1.0
+    # it counts where the patch shows any of it; another label is no lesion
+    assert eta((0, 1, 0), (0, 2, 9), (0, 3, 1), (2, 0, 0)) == pytest.approx(1 + 2 / 4 * small)
 
 
 def test_delta_and_eta_by_hand():

@@ -9,11 +9,14 @@ from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.aggregation.fedgs import FedGs
 from FedSegCore.federation.aggregation.rule import SiteUpdate
 from FedSegCore.inference.weights import weights_of
+from FedSegCore.learning.cohort import PreparedCase
 from FedSegCore.learning.config import FedGsConfig
 from FedSegCore.learning.fedgs import LesionSizes
 from FedSegCore.learning.results import FEDGS_PREFIX, RoundRequest
+from FedSegCore.learning.sampling import PatchSampler
 from FedSegCore.learning.trainer import LocalTrainer
 from FedSegCore.networks.registry import build_network
+from FedSegCore.volumes.volume import Grid
 
 FIRST = RoundRequest(round_number=1, rounds=4, seed=3)
 
@@ -62,14 +65,44 @@ def test_small_lesions_enlarge_the_update_up_to_threefold():
 def test_lesion_sizes_of_slices_and_cases():
     case = blob_case(0)
     config = FedGsConfig(labels=("dim",))
-    in_2d = LesionSizes.of_cohort(config, CONTRACT, [case], 2, (1, 32, 32))
-    in_3d = LesionSizes.of_cohort(config, CONTRACT, [case], 3, (8, 32, 32))
+    in_2d = LesionSizes.of_cohort(config, CONTRACT, [case], 2)
+    in_3d = LesionSizes.of_cohort(config, CONTRACT, [case], 3)
     voxels = (case.labels == 2).sum(axis=(1, 2))
     per_slice = sorted(1024 / n for n in voxels if n)
     assert in_2d.values == (2,)
     assert in_2d.weights.threshold == pytest.approx(max(10.0, np.quantile(per_slice, 2 / 3)))
-    assert in_3d.weights.threshold == pytest.approx(max(10.0, 8 * 1024 / voxels.sum()))
-    assert LesionSizes.of_cohort(FedGsConfig(), CONTRACT, [case], 2, (1, 32, 32)).values == (1, 2)
+    assert in_3d.weights.threshold == pytest.approx(max(10.0, 6 * 1024 / voxels.sum()))
+    assert in_2d.shares.tolist() == [n / 1024 for n in voxels]
+    assert in_3d.shares.tolist() == [voxels.sum() / (6 * 1024)]
+    assert LesionSizes.of_cohort(FedGsConfig(), CONTRACT, [case], 2).values == (1, 2)
+
+
+@pytest.mark.parametrize(("dimensions", "patch"), [(2, (1, 8, 8)), (3, (2, 8, 8))])
+def test_no_patch_makes_a_large_lesion_small(dimensions, patch):
+    """One lesion of 1/13 of the image, patches much smaller than it: none of them is a small lesion's."""
+    labels = np.zeros((4, 32, 32), np.uint8)
+    labels[:, 10:19, 12:21] = 1
+    case = PreparedCase("a", "a", np.zeros((1, 4, 32, 32), np.float16), labels, Grid((4, 32, 32)), (1, 2))
+    sizes = LesionSizes.of_cohort(FedGsConfig(log_base=100.0, threshold=20.0), CONTRACT, [case], dimensions)
+    generator = torch.Generator().manual_seed(0)
+    shown = [
+        (int((part > 0).sum()), sizes.eta(batch))
+        for batch in PatchSampler([case], dimensions, patch, 0.0).batches(300, 1, generator)
+        for part in batch.labels
+    ]
+    assert any(0 < voxels <= 0.05 * np.prod(patch) for voxels, _ in shown)
+    assert {eta for _, eta in shown} == {1.0}
+
+
+def test_batches_say_which_slice_or_case_their_patches_are_of():
+    cases = [blob_case(0), blob_case(1)]
+    for dimensions, units in ((2, [part for case in cases for part in case.labels]), (3, [c.labels for c in cases])):
+        patch = (1, 32, 32) if dimensions == 2 else (6, 32, 32)
+        for batch in PatchSampler(cases, dimensions, patch, 0.5).batches(5, 3, torch.Generator().manual_seed(1)):
+            assert len(batch.units) == len(batch.labels) == 3
+            for unit, part in zip(batch.units, batch.labels, strict=True):
+                np.testing.assert_array_equal(part.numpy(), units[unit])
+            assert batch.first(2).units == batch.units[:2]
 
 
 def test_a_site_tells_its_lesion_sizes_as_long_as_it_is_not_told_what_is_small():

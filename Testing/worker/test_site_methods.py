@@ -193,12 +193,14 @@ def test_rounds_are_kept_for_the_sites_own_people(methods, site):
     folder = SiteFolder(Path(site))
     request = RoundRequest(round_number=3, rounds=9, seed=1)
     scores = (CaseScore("a", "liver", 0.5, 0.3), CaseScore("b", "liver", 0.9, 0.8), CaseScore("a", "spleen", 1.0, 1.0))
-    keep_round(folder, request, RoundResult({}, 2, 5, 0.25, scores, seconds={"training": 4.0, "scoring": 1.5}))
+    seconds = {"training": 4.0, "scoring": 1.5}
+    keep_round(folder, request, RoundResult({}, 2, 5, 0.25, scores, seconds=seconds, skipped_steps=4))
     keep_round(folder, request, RoundResult({}, 2, 5, float("nan")))
     with folder.round_records.open("ab") as file:
         file.write(b'{"half a li')
     (kept,) = read_rounds(folder)
     assert (kept.round_number, kept.rounds, kept.loss, kept.cases, kept.seconds) == (3, 9, 0.25, 2, 5.5)
+    assert kept.skipped_steps == 4
     assert kept.dice == {"liver": pytest.approx(0.7), "spleen": 1.0}
     member = call(methods, "site.state", site=site)["member"]
     assert member["rounds"][0]["dice"]["spleen"] == 1.0

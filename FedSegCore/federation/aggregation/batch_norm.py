@@ -1,5 +1,7 @@
 """BatchNorm under federation: said explicitly, since averaging the statistics of CT and MR is rarely meant."""
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -59,19 +61,16 @@ class BatchNormPolicy:
 
         def site_model(site: str) -> dict[str, npt.NDArray[np.generic]]:
             own = {name: self._norms[f"{_STATE}{site}/{name}"] for name in self._names}
-            return {**_base(inner, site), **own}
+            base = inner.group_model if inner.site_model is None else inner.site_model(site)
+            return {**base, **own}
 
-        return Aggregate(inner.group_model, site_model, {**inner.rule_state, **self._norms})
+        return replace(inner, site_model=site_model, rule_state={**inner.rule_state, **self._norms})
 
 
-def _base(inner: Aggregate, site: str) -> Arrays:
-    if inner.site_model is None:
-        return inner.group_model
-    try:
-        return inner.site_model(site)
-    except KeyError:
-        # a site that did not answer this round has norms from an earlier one, but no mix
-        return inner.group_model
+def without_sites(rule_state: Arrays, sites: Collection[str]) -> dict[str, npt.NDArray[np.generic]]:
+    """Return a rule's state without the layers of ``sites``."""
+    theirs = tuple(f"{_STATE}{site}/" for site in sites)
+    return {name: array for name, array in rule_state.items() if not name.startswith(theirs)}
 
 
 def no_policy() -> BadInputError:

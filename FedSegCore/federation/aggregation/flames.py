@@ -18,8 +18,9 @@ _SUM = "/sum"
 class Flames(FoldingRule):
     """ŵ_k = α·w_k + (1−α)·Σ_{j≠k} β_kj·w_j with β_kj = v_j / Σ_{i≠k} v_i; group model W = (1/N)·Σ w_k.
 
-    N counts the sites with n_k > 0. A lone site gets its own model back. A site with n_k = 0 weighs nothing in any
-    mix or in W; its own mix is the same formula. Only T = Σ v_j·w_j is kept in memory (float64), and only while
+    N counts the sites with n_k > 0. A lone site gets its own model back, and W, which is that model then, is marked as
+    one that no other site may be sent. A site that did not answer gets nothing new. A site with n_k = 0 weighs nothing
+    in any mix or in W; its own mix is the same formula. Only T = Σ v_j·w_j is kept in memory (float64), and only while
     updates come; each site's own model lies in the store, at the end T too, W is summed from there tensor by tensor,
     and a tensor of ŵ_k = α·w_k + (1−α)·(T − v_k·w_k)/(Σv − v_k) is computed when asked for.
     Tensors that are not floats are the site's own.
@@ -47,6 +48,10 @@ class Flames(FoldingRule):
     def _start(self) -> None:
         self._sum = WeightedSum()
 
+    def finish(self) -> Aggregate:
+        """See ``AggregationRule.finish``; in a round in which nobody trained every site keeps the model it has."""
+        return replace(super().finish(), site_model=self._mix, alone=self._trained() < 2)
+
     def _take(self, update: SiteUpdate) -> None:
         if self._update == "fedgs":
             update = replace(update, weights=scaled_weights(update, self.model))
@@ -58,7 +63,7 @@ class Flames(FoldingRule):
         self.store[_SUM] = self._sum.sums
         self._sum.sums = {}
         floats = {name: self._mean(name) for name, array in self.model.items() if is_averaged(array)}
-        return Aggregate(self._whole(floats), self._mix, self.state)
+        return Aggregate(self._whole(floats), rule_state=self.state)
 
     def _mean(self, name: str) -> npt.NDArray[np.generic]:
         total = np.zeros(self.model[name].shape)
@@ -82,6 +87,8 @@ class Flames(FoldingRule):
         return {"inverse": 1.0 / count, "equal": 1.0, "direct": float(count)}[self._sizes]
 
     def _mix(self, site: str) -> Arrays:
+        if not self._trained():
+            raise KeyError(site)
         count = self.counts[site]
         own = self.store[site]
         if self._trained() - (1 if count > 0 else 0) == 0:

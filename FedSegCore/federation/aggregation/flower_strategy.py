@@ -8,11 +8,13 @@ state. Flower needs all updates of a round in memory at once.
 import inspect
 import time
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.aggregation.folding import is_averaged
@@ -31,25 +33,34 @@ STRATEGIES = (
     "FedYogi",
     "Krum",
     "MultiKrum",
+    "QFedAvg",
 )
-"""Strategies whose server side works on models and example counts alone. FedProx's term is the sites' work
-(``training.proximal``); its server side is FedAvg."""
+"""Strategies whose server side works on models, example counts and training losses alone. FedProx's term is the sites'
+work (``training.proximal``); its server side is FedAvg."""
 
-_ARGUMENTS = frozenset(
-    {
-        "beta",
-        "beta_1",
-        "beta_2",
-        "eta",
-        "eta_l",
-        "num_malicious_nodes",
-        "num_nodes_to_select",
-        "proximal_mu",
-        "server_learning_rate",
-        "server_momentum",
-        "tau",
-    }
-)
+_Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+_Rate = Annotated[float, Field(gt=0.0, le=1e6)]
+
+
+class _Arguments(BaseModel):
+    """What the strategies' arguments may be; Flower itself finds out when a round of training is over."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    beta: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    beta_1: _Share = 0.0
+    beta_2: _Share = 0.0
+    client_learning_rate: _Rate = 1.0
+    eta: _Rate = 1.0
+    eta_l: _Rate = 1.0
+    num_malicious_nodes: Annotated[int, Field(ge=0, le=10_000)] = 0
+    num_nodes_to_select: Annotated[int, Field(ge=1, le=10_000)] = 1
+    q: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    server_learning_rate: _Rate = 1.0
+    server_momentum: _Share = 0.0
+    tau: _Rate = 1.0
+
+
 _ROUND = "flower/round"
 _DICTS = ("m_t", "v_t")
 _LIST = "momentum_vector"
@@ -60,13 +71,15 @@ class FlowerStrategy(StoringRule):
 
     Args:
         name: the strategy.
-        arguments: its numbers (``eta``, ``beta``, ``num_malicious_nodes`` …).
+        arguments: its numbers (``eta``, ``beta``, ``num_malicious_nodes`` …); QFedAvg must be given its
+            ``client_learning_rate``, and needs the training losses of all sites.
         clipping_norm: with ``noise_multiplier``, Flower's central differential privacy with fixed clipping around it:
             every site's update is clipped to this norm, and Gaussian noise is added at the server.
         noise_multiplier: noise per clipping norm.
 
     Raises:
-        BadInputError: ``federation.rule-options``: unknown strategy or argument.
+        BadInputError: ``federation.rule-options``: unknown strategy, or an argument that is unknown, missing or beyond
+            its bounds.
     """
 
     def __init__(
@@ -77,24 +90,31 @@ class FlowerStrategy(StoringRule):
         noise_multiplier: float | None = None,
     ) -> None:
         self._make: Callable[..., flower.Strategy] = getattr(flower, name) if name in STRATEGIES else _unknown(name)
-        self._arguments = dict(arguments or {})
-        odd = self._arguments.keys() - (_ARGUMENTS & inspect.signature(self._make).parameters.keys())
-        if odd:
-            raise BadInputError(
-                "federation.rule-options", f"{name} has no {', '.join(sorted(odd))}.", "Correct arguments of the rule."
-            )
+        self._arguments = _checked(name, self._make, arguments or {})
+        self._name = name
+        self._fewest = fewest_sites(name, self._arguments)
+        self._losses: dict[str, float] = {}
         self._clipping = clipping_norm
         self._noise = noise_multiplier
 
+    def _start(self) -> None:
+        super()._start()
+        self._losses = {}
+
     def _take(self, update: SiteUpdate) -> None:
+        if self._name == "QFedAvg" and (update.loss is None or update.loss < 0.0):
+            raise ValueError("QFedAvg needs the site's training loss")
         if self._clipping is not None and all(
             np.array_equal(update.weights[name], array) for name, array in self.model.items() if is_averaged(array)
         ):
             # Flower divides by the update's norm
             raise ValueError("the update is zero and cannot be clipped")
         super()._take(update)
+        self._losses[update.site] = update.loss or 0.0
 
     def _close(self) -> Aggregate:
+        if len(self._sites) < self._fewest:
+            raise ValueError(f"{self._name} needs {self._fewest} answers, {len(self._sites)} were of use")
         floats = {name: array for name, array in self.model.items() if is_averaged(array)}
         strategy = self._make(fraction_train=0.0, **self._arguments)
         number = int(self.state.get(_ROUND, np.zeros(()))) + 1
@@ -120,10 +140,33 @@ class FlowerStrategy(StoringRule):
         content = RecordDict(
             {
                 "arrays": _record({name: arrays[name] for name in floats}),
-                "metrics": MetricRecord({"num-examples": self.counts[site]}),
+                "metrics": MetricRecord({"num-examples": self.counts[site], "train_loss": self._losses[site]}),
             }
         )
         return Message(content=content, metadata=_metadata())
+
+
+def fewest_sites(name: str, arguments: Mapping[str, float | int]) -> int:
+    """Return how many answers a strategy needs to make anything of them."""
+    return 4 * int(arguments.get("num_malicious_nodes", 0)) + 3 if name == "Bulyan" else 1
+
+
+def _checked(
+    name: str, make: Callable[..., flower.Strategy], arguments: Mapping[str, float | int]
+) -> dict[str, float | int]:
+    takes = inspect.signature(make).parameters
+    known = _Arguments.model_fields.keys() & takes.keys()
+    missing = {key for key in known if takes[key].default is inspect.Parameter.empty} - arguments.keys()
+    problems = [f"{name} has no {key}" for key in sorted(arguments.keys() - known)]
+    problems += [f"{name} needs {key}" for key in sorted(missing)]
+    try:
+        checked = _Arguments.model_validate({key: arguments[key] for key in known & arguments.keys()})
+    except ValidationError as error:
+        problems += [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+    if problems:
+        remedy = "FedProx's μ is proximal under [training]." if name == "FedProx" else "Correct the rule's arguments."
+        raise BadInputError("federation.rule-options", f"{'; '.join(problems)}.", remedy)
+    return checked.model_dump(exclude_unset=True)
 
 
 def _unknown(name: str) -> Callable[..., flower.Strategy]:

@@ -83,7 +83,8 @@ class Krum(StoringRule):
     """The one update nearest to its neighbours (Blanchard et al., NeurIPS 2017).
 
     Its score is the sum of squared distances to its max(1, N − f − 2) nearest others; the smallest wins, of equals
-    the first by name. Everything of the model, buffers too, is the winner's.
+    the first by name. What is not finite is infinitely far from everything. Everything of the model, buffers too, is
+    the winner's.
 
     Args:
         malicious: sites f that may be wrong.
@@ -102,8 +103,10 @@ class Krum(StoringRule):
         distances = np.zeros((sites, sites))
         for name in self._float_names():
             for stack in self._stacks(name):
-                for row in range(sites):
-                    distances[row] += ((stack - stack[row]) ** 2).sum(axis=1)
+                with np.errstate(invalid="ignore"):  # infinity less infinity is seen to below
+                    for row in range(sites):
+                        distances[row] += ((stack - stack[row]) ** 2).sum(axis=1)
+        distances[np.isnan(distances)] = np.inf
         neighbours = max(1, sites - self._malicious - 2)
         # a site's distance to itself, 0, comes first
         return np.sort(distances, axis=1)[:, 1 : 1 + neighbours].sum(axis=1)

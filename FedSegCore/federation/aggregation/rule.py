@@ -22,6 +22,7 @@ class SiteUpdate:
         num_steps: optimiser steps s_k.
         extras: further tensors a rule asks for (FedGS's accumulated update), by name.
         received: the model the site was sent; empty means the group model.
+        loss: its mean training loss; None where it does not tell it.
     """
 
     site: str
@@ -30,6 +31,7 @@ class SiteUpdate:
     num_steps: int = 1
     extras: Arrays = field(default_factory=dict)
     received: Arrays = field(default_factory=dict)
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,16 @@ class Aggregate:
 
     Attributes:
         group_model: the group's model: released, and sent to sites that have no model of their own.
-        site_model: site id → that site's own model for the next round (KeyError for unknown sites), computed when
-            asked; None where every site gets the group model.
+        site_model: site id → that site's own model for the next round, computed when asked; KeyError where this round
+            made none: the site keeps the one it has. None where every site gets the group model.
         rule_state: what the rule itself must remember for the next round (momentum …), saved with the group.
+        alone: the group model is made of no more than one site's, so that it is sent to no other.
     """
 
     group_model: Arrays
     site_model: Callable[[str], Arrays] | None = None
     rule_state: Arrays = field(default_factory=dict)
+    alone: bool = False
 
 
 SiteStore = MutableMapping[str, Arrays]

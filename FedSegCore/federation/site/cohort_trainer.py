@@ -15,6 +15,7 @@ from FedSegCore.learning.cohort_usual import Measured, measure_cohort
 from FedSegCore.learning.results import Arrays, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
 from FedSegCore.learning.trainer import LocalTrainer
+from FedSegCore.learning.validation_memory import ValidationMemory
 from FedSegCore.volumes.labels import LabelContract
 from FedSegCore.volumes.preprocessing import Preprocessing
 
@@ -36,6 +37,7 @@ class CohortTrainer:
         self._device = choose_device(wanted_device(folder))
         self._cohort: tuple[tuple[Preprocessing, LabelContract, str], Cohort] | None = None
         self._trainer: LocalTrainer | None = None
+        self._memory = ValidationMemory(folder.run / "validation.json")
 
     @property
     def set_aside(self) -> int:
@@ -69,7 +71,7 @@ class CohortTrainer:
     def _trainer_for(self, task: TrainingTask, progress: Progress) -> LocalTrainer:
         cohort = self._cohort_for(task, progress)
         if self._trainer is None or self._trainer.task != task or self._trainer.cohort is not cohort:
-            self._trainer = LocalTrainer(task, cohort, site=self._site, device=self._device)
+            self._trainer = LocalTrainer(task, cohort, site=self._site, device=self._device, memory=self._memory)
         return self._trainer
 
     def _cohort_for(self, task: TrainingTask, progress: Progress) -> Cohort:

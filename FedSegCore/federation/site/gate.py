@@ -189,6 +189,7 @@ def _metrics(
         result,
         loss=rounded(result.loss) if told and result.loss is not None else None,
         scores=tuple(score(given) for given in result.scores) if scored else (),
+        skipped_steps=0,
         lesion_counts=result.lesion_counts if "lesion_sizes" in rules.metrics else (),
         usual=result.usual and told_usual(result.usual, rules),
         seconds={name: rounded(result.seconds[name]) for name in _TIMES if name in result.seconds}

@@ -35,6 +35,7 @@ class RoundRecord(BaseModel):
         dice: label → mean Dice of the received model over the cases scored on.
         cases: how many cases were scored.
         seconds: how long training and scoring took.
+        skipped_steps: training steps that were left out, since their loss or gradient was not finite.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -46,6 +47,7 @@ class RoundRecord(BaseModel):
     dice: dict[str, Share] = {}
     cases: int = 0
     seconds: float = 0.0
+    skipped_steps: int = 0
 
 
 def keep_round(folder: SiteFolder, request: RoundRequest, result: RoundResult) -> None:
@@ -61,6 +63,7 @@ def keep_round(folder: SiteFolder, request: RoundRequest, result: RoundResult) -
         "dice": {label: sum(values) / len(values) for label, values in scores.items()},
         "cases": len({score.case for score in result.scores}),
         "seconds": round(sum(result.seconds.values()), 1),
+        "skipped_steps": result.skipped_steps,
     }
     try:
         record = RoundRecord.model_validate(told)

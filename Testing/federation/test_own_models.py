@@ -1,0 +1,150 @@
+"""Sites' own models (FLAMES, local BatchNorm) over rounds in which sites are away, late, gone or expelled."""
+
+import numpy as np
+import pytest
+from federation_helpers import AddingTrainer, Run, federation
+from numpy.testing import assert_array_equal
+
+from FedSegCore.common.errors import FedSegError
+from FedSegCore.federation.aggregation.batch_norm import without_sites
+from FedSegCore.federation.config import AggregationConfig
+from FedSegCore.federation.coordinator.folder import AdmittedSite, CoordinatorFolder, CoordinatorSettings
+from FedSegCore.federation.federated_run import run_in_process
+from FedSegCore.federation.outcome import FederationOutcome
+from FedSegCore.federation.server_app import admitted_sites
+
+FLAMES = AggregationConfig(rule="flames", options={"alpha": 0.75})
+
+
+def value(model) -> float:
+    return float(model["b"][0])
+
+
+def finished(folder, trainers, asked=lambda site, number: True, rounds=3, **changes):
+    run = Run(folder, federation(rounds=rounds, aggregation=FLAMES, **changes), trainers)
+    run.participation = asked
+    run.loop().run()
+    return FederationOutcome.load(folder).groups["CT"]
+
+
+def pair():
+    # after round 1 a has 0.75·4 + 0.25·8 = 5 and b 0.75·8 + 0.25·4 = 7, W = 6
+    return {"a": AddingTrainer(step=4.0), "b": AddingTrainer(step=8.0)}
+
+
+def test_a_round_in_which_nobody_is_asked_changes_nothing(tmp_path):
+    sites = pair()
+    group = finished(tmp_path, sites, lambda site, number: number != 2)
+    assert group.rounds == 3
+    assert (value(sites["a"].received[3]), value(sites["b"].received[3])) == (5.0, 7.0)
+
+
+def test_a_site_that_missed_a_round_goes_on_from_its_own_model(tmp_path):
+    sites = {**pair(), "c": AddingTrainer(step=2.0)}
+    group = finished(tmp_path, sites, lambda site, number: site != "c" or number != 2)
+    # equal sizes: c's mix after round 1 is 0.75·2 + 0.25·(4 + 8)/2
+    assert value(sites["c"].received[3]) == 3.0
+    assert set(group.site_models) == {"a", "b", "c"}
+
+
+def test_a_model_of_one_site_alone_goes_to_that_site_only(tmp_path):
+    sites = pair()
+    group = finished(tmp_path, sites, lambda site, number: site == "a" or number == 1)
+    # a trained alone in rounds 2 and 3: 5 + 4 + 4
+    assert value(group.model) == value(group.model_of("a")) == 13.0
+    # b keeps its mix of round 1, and a newcomer is sent the last model that two sites made
+    assert value(group.model_of("b")) == 7.0
+    assert value(group.model_of("newcomer")) == 6.0
+
+
+def test_who_joins_a_site_that_was_alone_from_the_beginning_starts_as_it_did(tmp_path):
+    late = AddingTrainer(step=1.0)
+    sites = {"a": AddingTrainer(step=4.0), "late": late}
+    group = finished(tmp_path, sites, lambda site, number: site == "a" or number == 3)
+    assert value(late.received[3]) == 0.0
+    # a sends 12, late 1; now that two have made it, the group's model goes to newcomers again
+    assert value(group.model) == value(group.model_of("newcomer")) == 6.5
+    assert value(group.model_of("late")) == 0.75 * 1.0 + 0.25 * 12.0
+
+
+class _CrashError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("broken_after", [1, 2, 3])
+@pytest.mark.parametrize("norms", ["share", "local"])
+def test_absences_come_to_the_same_bits_with_and_without_a_restart(tmp_path, broken_after, norms):
+    def asked(site, number):
+        return (site, number) not in {("b", 2), ("a", 3), ("b", 3), ("a", 4)} and number != 5
+
+    config = federation(rounds=6, aggregation={"rule": "flames", "options": {"batch_norm": norms}})
+    whole = run_in_process(config, pair(), tmp_path / "whole", participation=asked, make_model=_norm_model)
+
+    def crash(event):
+        if event.event == "round-closed" and event.round_number == broken_after:
+            raise _CrashError
+
+    folder = tmp_path / "broken"
+    with pytest.raises(_CrashError):
+        run_in_process(config, pair(), folder, participation=asked, make_model=_norm_model, on_event=crash)
+    resumed = run_in_process(config, pair(), folder, participation=asked, make_model=_norm_model)
+    one, other = whole.groups["CT"], resumed.groups["CT"]
+    for site in ("a", "b", "newcomer"):
+        for name in one.model:
+            assert_array_equal(one.model_of(site)[name], other.model_of(site)[name])
+    assert value(one.model_of("a")) != value(one.model_of("b"))
+
+
+def _norm_model(network, seed):
+    return {"b": np.zeros(4, np.float32), "n.weight": np.ones(2, np.float32), "n.running_mean": np.zeros(2, np.float32)}
+
+
+class _Leaving(AddingTrainer):
+    """Is taken out of the federation in round 2 and comes back in round 4."""
+
+    def train_round(self, task, weights, request):
+        result = super().train_round(task, weights, request)
+        if request.round_number == 2:
+            raise FedSegError("site.left", "The site has left.", "")
+        return result
+
+
+def test_who_has_left_is_forgotten(tmp_path):
+    sites = {**pair(), "c": _Leaving(step=2.0)}
+    finished(tmp_path, sites, lambda site, number: site != "c" or number != 3, rounds=4)
+    # W of a and b after round 3, not c's mix of round 1
+    assert value(sites["c"].received[2]) == 3.0
+    assert value(sites["c"].received[4]) == (value(sites["a"].received[3]) + 4 + value(sites["b"].received[3]) + 8) / 2
+
+
+@pytest.mark.parametrize("again", [frozenset(), frozenset({("b", 99)})])
+def test_who_was_expelled_is_forgotten_also_where_another_key_has_its_name(tmp_path, again):
+    sites = {**pair(), "c": AddingTrainer(step=2.0)}
+    nodes = {("a", 2), ("b", 3), ("c", 4)}
+    run = Run(tmp_path, federation(rounds=3, aggregation=FLAMES), sites)
+    run.participation = lambda site, number: site != "b" or number == 1
+    loop = run.loop()
+    loop._admitted = lambda: nodes if len(run.kinds("round-closed")) < 2 else nodes - {("b", 3)} | again
+    loop.run()
+    group = FederationOutcome.load(tmp_path).groups["CT"]
+    assert set(group.site_models) == {"a", "c"}
+    assert group.members["b"].rounds_answered == 1
+
+
+def test_the_layers_that_a_rule_keeps_for_a_site_are_forgotten_with_it():
+    kept = {"batch-norm/b/n.weight": np.ones(1), "batch-norm/bb/n.weight": np.ones(1), "momentum/b/x": np.ones(1)}
+    assert set(without_sites(kept, {"b"})) == {"batch-norm/bb/n.weight", "momentum/b/x"}
+    assert set(without_sites(kept, ())) == set(kept)
+
+
+def test_the_server_app_knows_who_is_admitted(tmp_path):
+    assert admitted_sites(tmp_path) is None
+    folder = CoordinatorFolder.create(
+        tmp_path / "coordinator",
+        CoordinatorSettings(federation="test", hosts=("127.0.0.1",)),
+    )
+    assert admitted_sites(folder.path) == frozenset()
+    folder.keep_sites((AdmittedSite(name="a", node_id=2**63 + 1, fingerprint="f"),))
+    assert admitted_sites(folder.path) == {("a", 2**63 + 1)}
+    (folder.path / "sites.json").write_text("{")
+    assert admitted_sites(folder.path) is None
