@@ -105,7 +105,8 @@ class TestWhatTravels:
         change=arrays(
             np.float32,
             array_shapes(min_dims=2, max_dims=3, max_side=6),
-            elements=st.floats(-(2.0**60), 2.0**60, width=32),
+            # a scale of something next to nothing is no normal float32 any more
+            elements=st.floats(-(2.0**60), 2.0**60, width=32).map(lambda x: x if abs(x) > 2.0**-60 else 0.0),
         )
     )
     def test_what_arrives_is_never_longer_has_the_same_signs_and_is_near(self, form, change):
