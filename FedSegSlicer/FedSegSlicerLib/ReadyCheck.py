@@ -70,6 +70,11 @@ def reasonNotReady(choices: Choices) -> str:
     """Return why segmenting cannot start, in words; ``""`` if it can."""
     if choices.volume is None:
         return _("Choose a volume to segment.")
+    return reasonNotFit(choices)
+
+
+def reasonNotFit(choices: Choices) -> str:
+    """Return why an image of which only ``inspection`` is known cannot be segmented, in words; ``""`` if it can."""
     if isinstance(choices.inspection, UserError):
         return choices.inspection.cause
     if choices.inspection is None:

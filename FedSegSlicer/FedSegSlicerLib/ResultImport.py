@@ -13,6 +13,7 @@ from .Errors import UserError
 from .ResultPieces import Pieces, build, readPieces, unreadableResult
 from .ResultPlace import ResultPlace
 from .SegmentationResult import Former
+from .VolumeExchange import goneError
 from .WorkerProcess import CallLater
 
 if TYPE_CHECKING:
@@ -123,11 +124,6 @@ class ResultImport:
             onDone()
 
         self._steps = Steps(self._callLater, steps, done, self._fail)
-
-
-def goneError() -> UserError:
-    """Return the error of a volume that is no longer in the scene."""
-    return UserError("volume.gone", _("The volume was removed meanwhile."), _("Load it again to segment it."))
 
 
 def ijkToRasOf(volumeNode: "vtkMRMLScalarVolumeNode") -> "np.ndarray":

@@ -26,7 +26,7 @@ from .SampleVolumes import (
 )
 from .SeeTypes import GinSettings, Look, Sample, Scene, Step
 from .Signal import Signal
-from .VolumeExchange import VolumeExchange, VolumeSnapshot, checkVolume, knownModality, unwritable
+from .VolumeExchange import VolumeExchange, VolumeSnapshot, checkVolume, goneError, knownModality, unwritable
 from .WorkerProcess import CallLater
 from .WorkerSession import Request, WorkerSession, cancelledError
 
@@ -102,7 +102,10 @@ class SeeLogic:
             if look.reference is None:
                 self._nextStep(number, look, params, steps, len(steps))
                 return
-            self._referenceExchange.export(look.reference, goOn, lambda error: self._fail(number, error))
+            try:
+                self._referenceExchange.export(look.reference, goOn, lambda error: self._fail(number, error))
+            except UserError as error:  # what could be exported a moment ago was removed, or transformed
+                self._fail(number, error)
 
         def goOn(path: Path) -> None:
             params["reference"] = str(path)
@@ -389,8 +392,3 @@ class SeeLogic:
     def _windowOf(snapshot: VolumeSnapshot, first: int, shown: int, reach: int) -> tuple[float, float]:
         k = shown - first
         return telling(snapshot.array[max(0, k - 1) : k + 2], reach)
-
-
-def goneError() -> UserError:
-    """Return the error of a volume that was removed while it was needed."""
-    return UserError("volume.gone", _("The volume was removed meanwhile."), _("Load it again to look at it."))

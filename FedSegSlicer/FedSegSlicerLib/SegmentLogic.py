@@ -10,13 +10,13 @@ from slicer.i18n import tr as _
 
 from .Errors import UserError
 from .JsonRpcClient import Progress
-from .ResultImport import ResultImport, goneError
+from .ResultImport import ResultImport
 from .ResultPlace import ResultPlace, VolumePlace, placeOf
 from .SegmentationResult import Former, resultRows
 from .SegmentExport import SegmentExport
 from .SegmentTypes import Expectation, Inspection, Outcome, Release
 from .Signal import Signal
-from .VolumeExchange import VolumeExchange, checkVolume, knownModality
+from .VolumeExchange import VolumeExchange, checkVolume, goneError, knownModality
 from .WorkerProcess import CallLater
 from .WorkerSession import Request, WorkerSession, cancelledError
 

@@ -11,7 +11,7 @@ from .Errors import UserError
 from .JsonRpcClient import Progress
 from .Parameters import SURE, DeviceChoice, FedSegSlicerParameterNode, ModalityChoice
 from .QueuePanel import QueuePanel
-from .ReadyCheck import Choices, modalityToUse, reasonNotReady, releasesFor, releaseToUse
+from .ReadyCheck import Choices, modalityToUse, reasonNotFit, reasonNotReady, releasesFor, releaseToUse
 from .ResultPanel import ResultPanel
 from .SegmentationResult import bringBack
 from .SegmentLogic import SegmentLogic, State
@@ -107,7 +107,7 @@ class SegmentTab:
         """
         modality = ModalityChoice.AUTO if found.confidence >= SURE else self._choices.modality
         choices = replace(self._choices, inspection=found, modality=modality, release="")
-        reason = reasonNotReady(replace(choices, volume=self))  # any volume: this one was looked at already
+        reason = reasonNotFit(choices)
         if reason:
             raise UserError("queue.not-ready", reason, _("Choose the kind of image above, and try again."))
         return modalityToUse(choices), releaseToUse(choices).id

@@ -39,6 +39,8 @@ def checkVolume(volumeNode: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
     """Raise UserError if this volume cannot be segmented, saying why and what to do."""
     if volumeNode is None:
         raise UserError("volume.none", _("No volume is chosen."), _("Choose the volume to segment."))
+    if volumeNode.GetScene() is None:
+        raise goneError()
     if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
         raise UserError("volume.labels", _("This is a label map, not an image."), _("Choose the image it belongs to."))
     image = volumeNode.GetImageData()
@@ -68,6 +70,11 @@ def checkVolume(volumeNode: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
             _("Each voxel of this volume holds {count} values.").format(count=image.GetNumberOfScalarComponents()),
             _("Choose a grayscale or a color image."),
         )
+
+
+def goneError() -> UserError:
+    """Return the error of a volume that was removed while it was needed."""
+    return UserError("volume.gone", _("The volume was removed meanwhile."), _("Load it again."))
 
 
 def isSequenceProxy(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> bool:

@@ -87,6 +87,18 @@ def test_cancelling_this_one_goes_on_with_the_next_and_cancelling_all_does_not(d
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
 
 
+def test_a_volume_that_was_removed_while_it_waited_stops_nothing(desk, queue, patients, releases):
+    load_volume(patients["CT"], "first")
+    second = load_volume(patients["CT"], "second")
+    last = load_volume(patients["CT"], "third")
+    start(queue, releases)
+    slicer.mrmlScene.RemoveNode(second)
+    desk.wait(lambda: not queue.isRunning)
+    assert [entry.status for entry in queue.entries] == [Status.DONE, Status.FAILED, Status.DONE]
+    assert queue.entries[1].error.code == "volume.gone"
+    assert findResult(last) is not None
+
+
 def test_nobody_else_segments_while_the_queue_looks_at_a_volume(desk, queue, patients, releases):
     """Its file stays, too, where another volume is looked at meanwhile."""
     first, second = (load_volume(patients["CT"], name) for name in ("first", "second"))
