@@ -126,10 +126,11 @@ class FederationPanel:
     def picture(self, path: Path):
         for _turn in range(3):
             slicer.app.processEvents()
-        height = self.own.layout().minimumSize().height()
-        wrapped = self.own.layout().heightForWidth(440) if self.own.layout().hasHeightForWidth() else height
-        self.own.resize(440, max(400, height + 60, wrapped + 10))
-        slicer.app.processEvents()
+        for _turn in range(3):  # rows of tables are as high as their words only when they are as wide as shown
+            height = self.own.layout().minimumSize().height()
+            wrapped = self.own.layout().heightForWidth(440) if self.own.layout().hasHeightForWidth() else height
+            self.own.resize(440, max(400, height + 60, wrapped + 10))
+            slicer.app.processEvents()
         with neutral_paths(self.own):
             assert self.own.grab().save(str(path))
 
