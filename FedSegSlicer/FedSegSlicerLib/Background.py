@@ -85,7 +85,6 @@ class Steps:
         self._onDone = onDone
         self._onError = onError
         self._stopped = False
-        self.longestSeconds = 0.0
         callLater(0, self._turn)
 
     def stop(self) -> None:
@@ -96,9 +95,7 @@ class Steps:
         start = time.perf_counter()
         try:
             while not self._stopped and time.perf_counter() - start < TURN_SECONDS:
-                before = time.perf_counter()
                 next(self._steps)
-                self.longestSeconds = max(self.longestSeconds, time.perf_counter() - before)
         except StopIteration:
             self._stopped = True
             self._onDone()

@@ -8,6 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .Dialogs import execute
 from .Errors import UserError
 from .FederationLogic import FederationLogic
 from .Settings import SITE_FOLDER, readSetting
@@ -131,8 +132,7 @@ def askInBox() -> str:
     stop = box.addButton(_("Stop, then close"), qt.QMessageBox.DestructiveRole)
     box.addButton(qt.QMessageBox.Cancel)
     box.setDefaultButton(goOn)
-    exec_ = getattr(box, "exec_", None) or box.exec
-    exec_()
+    execute(box)
     clicked = box.clickedButton()
     return "go on" if clicked == goOn else "stop" if clicked == stop else "stay"
 

@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .Buttons import offerButton
-from .Confirmation import confirm
+from .Dialogs import confirm
 from .FederationLogic import FederationLogic
 from .FederationTypes import NOT_ANNOTATED, CaseOffer
 from .FederationWords import cohortWords, consentWords, findingsWords

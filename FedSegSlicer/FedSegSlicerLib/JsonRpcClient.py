@@ -65,10 +65,6 @@ class JsonRpcClient:
         """Ask the worker to stop a request; its answer is then an error with code ``cancelled``."""
         self._send({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": requestId}})
 
-    def isPending(self, requestId: int) -> bool:
-        """Return whether a request has not been answered yet."""
-        return requestId in self._pending
-
     def isBusy(self) -> bool:
         """Return whether any request has not been answered yet."""
         return bool(self._pending)

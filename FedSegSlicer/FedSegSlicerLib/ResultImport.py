@@ -55,7 +55,6 @@ class ResultImport:
         self._steps: Steps | None = None
         self._stopped = False
         self.isPlaced = False
-        self.longestSeconds = 0.0
         if self._isGone():
             return
         size, self._ijkToRas = volumeNode.GetImageData().GetDimensions(), ijkToRasOf(volumeNode)
@@ -119,11 +118,7 @@ class ResultImport:
             yield from self._target.show(former, pieces)
 
     def _take(self, steps: Any, onDone: Callable[[], None]) -> None:
-        def done() -> None:
-            self.longestSeconds = max(self.longestSeconds, self._steps.longestSeconds)
-            onDone()
-
-        self._steps = Steps(self._callLater, steps, done, self._fail)
+        self._steps = Steps(self._callLater, steps, onDone, self._fail)
 
 
 def ijkToRasOf(volumeNode: "vtkMRMLScalarVolumeNode") -> "np.ndarray":

@@ -10,7 +10,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .Confirmation import confirm
+from .Dialogs import confirm
 from .Errors import UserError
 from .RuntimeInstaller import InstallOptions, Plan, RuntimeInstaller, RuntimeState
 from .RuntimeProblems import problemOf

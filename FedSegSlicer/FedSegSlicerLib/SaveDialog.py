@@ -6,7 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .Confirmation import confirm
+from .Dialogs import confirm, execute
 
 
 def askFileToWrite(caption: str, suggested: str, kinds: list[str]) -> Path | None:
@@ -23,8 +23,7 @@ def askFileToWrite(caption: str, suggested: str, kinds: list[str]) -> Path | Non
     dialog.setFileMode(qt.QFileDialog.AnyFile)
     dialog.setNameFilters(kinds)
     dialog.selectFile(suggested)
-    exec_ = getattr(dialog, "exec_", None) or dialog.exec
-    chosen = list(dialog.selectedFiles()) if exec_() else []
+    chosen = list(dialog.selectedFiles()) if execute(dialog) else []
     kind = dialog.selectedNameFilter()
     dialog.deleteLater()
     if not chosen:

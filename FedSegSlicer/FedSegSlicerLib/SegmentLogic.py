@@ -66,7 +66,6 @@ class SegmentLogic:
         self._request: Request | None = None
         self._import: ResultImport | None = None
         self._formers: dict[str, tuple[ResultPlace, Former]] = {}
-        self.longestStepSeconds = 0.0
         self._run = 0
         self._inspection = 0
         self._expecting = 0
@@ -333,7 +332,6 @@ class SegmentLogic:
             self._image = None
         if self._import is not None:
             self._import.stop()
-            self.longestStepSeconds = self._import.longestSeconds
             self._import = None
         shutil.rmtree(self._exchange.folder() / f"result-{self._run}", ignore_errors=True)
 

@@ -39,8 +39,6 @@ def checkVolume(volumeNode: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
     """Raise UserError if this volume cannot be segmented, saying why and what to do."""
     if volumeNode is None:
         raise UserError("volume.none", _("No volume is chosen."), _("Choose the volume to segment."))
-    if volumeNode.GetScene() is None:
-        raise goneError()
     if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
         raise UserError("volume.labels", _("This is a label map, not an image."), _("Choose the image it belongs to."))
     image = volumeNode.GetImageData()
@@ -58,6 +56,8 @@ def checkVolume(volumeNode: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
             _("This is a multi-volume: several images in one."),
             _("Load it as a volume sequence instead: it is a choice in the application's settings for DICOM."),
         )
+    if volumeNode.GetScene() is None:
+        raise goneError()
     if isSequenceProxy(volumeNode):
         raise UserError(
             "volume.four-dimensional",

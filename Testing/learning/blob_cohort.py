@@ -1,12 +1,15 @@
 """A tiny prepared cohort: two kinds of box in noise, one bright and one dim."""
 
 import numpy as np
+import torch
 
 from FedSegCore.augmentation.config import AugmentationConfig, GinConfig, SpatialConfig
+from FedSegCore.inference.weights import weights_of
 from FedSegCore.learning.cohort import Cohort, PreparedCase
 from FedSegCore.learning.config import TrainingConfig
 from FedSegCore.learning.task import TrainingTask
 from FedSegCore.networks.config import NetworkConfig
+from FedSegCore.networks.registry import build_network
 from FedSegCore.volumes.labels import CodedTerm, Label, LabelContract
 from FedSegCore.volumes.preprocessing import Preprocessing
 from FedSegCore.volumes.volume import Grid
@@ -65,3 +68,9 @@ def blob_task(
         training=TrainingConfig.model_validate(settings),
         augmentation=augmentation or AugmentationConfig(spatial=SpatialConfig(), gin=GinConfig()),
     )
+
+
+def fresh(task: TrainingTask) -> dict[str, np.ndarray]:
+    """First weights of the task's network, always the same."""
+    torch.manual_seed(3)
+    return weights_of(build_network(task.network))

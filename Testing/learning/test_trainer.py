@@ -3,31 +3,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from blob_cohort import QUIET, blob_case, blob_cohort, blob_task
+from blob_cohort import QUIET, blob_case, blob_cohort, blob_task, fresh
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from FedSegCore.augmentation.config import AugmentationConfig, GinConfig
 from FedSegCore.common.errors import BadInputError, CancelledError, CannotDoHereError
 from FedSegCore.common.progress import Progress
-from FedSegCore.inference.weights import weights_of
 from FedSegCore.learning.cohort import Cohort
 from FedSegCore.learning.results import RoundRequest
-from FedSegCore.learning.task import TrainingTask
 from FedSegCore.learning.trainer import LocalTrainer
-from FedSegCore.networks.registry import build_network
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def fresh(task: TrainingTask) -> dict[str, np.ndarray]:
-    torch.manual_seed(3)
-    return weights_of(build_network(task.network))
 
 
 def request(number: int = 1, rounds: int = 4) -> RoundRequest:

@@ -5,29 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from blob_cohort import QUIET, blob_cohort, blob_task
+from blob_cohort import QUIET, blob_cohort, blob_task, fresh
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from FedSegCore.augmentation.config import AugmentationConfig, GinConfig
-from FedSegCore.inference.weights import weights_of
 from FedSegCore.learning.results import RoundRequest
 from FedSegCore.learning.trainer import LocalTrainer
-from FedSegCore.networks.registry import build_network
 
 FIRST = RoundRequest(round_number=1, rounds=4, seed=11)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def fresh(task) -> dict[str, np.ndarray]:
-    torch.manual_seed(3)
-    return weights_of(build_network(task.network))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

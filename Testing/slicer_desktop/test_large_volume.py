@@ -11,7 +11,7 @@ from FedSegSlicerLib.ResultPlace import VolumePlace
 from FedSegSlicerLib.SampleVolumes import SampleVolumes, keepAsVolume
 from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.VolumeExchange import VolumeExchange, VolumeSnapshot, writeNrrd
-from FedSegSlicerLib.WorkerProcess import EventLoop
+from without_qt import EventLoop
 
 from FedSegCore.common.progress import Progress
 from FedSegCore.phantoms.torso import TORSO_CONTRACT
@@ -71,12 +71,11 @@ def test_no_step_of_bringing_in_a_large_result_is_long(limit, tmp_path, shape):
     described = write_pieces(Volume(labels[None], Grid(shape)), TORSO_CONTRACT.labels, tmp_path, Progress())
     loop, done, problems = MeteredLoop(), [], []
     start = time.thread_time()
-    brought = ResultImport(loop.callLater, volume, VolumePlace(volume), tmp_path,
+    ResultImport(loop.callLater, volume, VolumePlace(volume), tmp_path,
                            {"pieces": described, "release": "tiny-CT-v1"}, done.append, problems.append)  # fmt: skip
     loop.busy.append(time.thread_time() - start)
     assert loop.runUntil(lambda: done or problems, 60), problems
     assert max(loop.busy) < limit
-    assert brought.longestSeconds > 0
     node = findResult(volume)
     assert node.GetSegmentation().GetNumberOfSegments() == 5
     found = slicer.util.arrayFromSegmentBinaryLabelmap(node, "Segment_2", volume)

@@ -15,9 +15,9 @@ from FedSegSlicerLib.SampleVolumes import PARAMETERS, factsOf
 from FedSegSlicerLib.SeeLogic import SeeLogic, SeeState
 from FedSegSlicerLib.SeeTypes import GinSettings, Look
 from FedSegSlicerLib.VolumeExchange import VolumeExchange
-from FedSegSlicerLib.WorkerProcess import EventLoop, SubprocessWorker
 from FedSegSlicerLib.WorkerSession import WorkerSession
 from see_helpers import make_site, small_scan
+from without_qt import EventLoop, SubprocessWorker
 
 pytestmark = pytest.mark.slicer
 

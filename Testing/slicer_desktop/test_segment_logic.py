@@ -15,10 +15,10 @@ from FedSegSlicerLib.RuntimeLocator import RuntimeLocator
 from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.SegmentLogic import Inspection, SegmentLogic, State
 from FedSegSlicerLib.VolumeExchange import VolumeExchange
-from FedSegSlicerLib.WorkerProcess import EventLoop, SubprocessWorker
 from FedSegSlicerLib.WorkerSession import WorkerSession
 from scene_helpers import load_volume
 from scipy.spatial.transform import Rotation
+from without_qt import EventLoop, SubprocessWorker
 
 pytestmark = pytest.mark.slicer
 

@@ -7,8 +7,8 @@ import vtk
 from FedSegSlicerLib.ResultImport import ResultImport
 from FedSegSlicerLib.ResultPlace import VolumePlace
 from FedSegSlicerLib.SegmentationResult import findResult, resultRows, undo
-from FedSegSlicerLib.WorkerProcess import EventLoop
 from scene_helpers import bring_in, load_volume
+from without_qt import EventLoop
 
 from FedSegCore.common.progress import Progress
 from FedSegCore.phantoms.torso import TORSO_CONTRACT

@@ -7,10 +7,10 @@ import slicer
 import vtk
 from FedSegSlicerLib.Errors import UserError
 from FedSegSlicerLib.VolumeExchange import VolumeExchange, checkVolume, knownModality, takeSnapshot, writeNrrd
-from FedSegSlicerLib.WorkerProcess import EventLoop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from without_qt import EventLoop
 
 pytestmark = pytest.mark.slicer
 

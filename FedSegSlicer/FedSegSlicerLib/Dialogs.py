@@ -1,12 +1,19 @@
-"""Asks before something that cannot be undone: the button says what is done, and Return cancels."""
+"""Dialogs that wait for an answer."""
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 
+def execute(dialog: object) -> int:
+    """Show a dialog until it is answered; Qt 5 and Qt 6 call this differently."""
+    return (getattr(dialog, "exec_", None) or dialog.exec)()
+
+
 def confirm(question: str, doing: str) -> bool:
-    """Return whether the user wants it; Slicer's own question would be answered with Yes by Return.
+    """Ask before something that cannot be undone: a button says what is done, and Return cancels.
+
+    Slicer's own question would be answered with Yes by Return.
 
     Args:
         question: what would happen.
@@ -18,8 +25,7 @@ def confirm(question: str, doing: str) -> bool:
     box.setText(question)
     yes = box.addButton(doing, qt.QMessageBox.AcceptRole)
     box.setDefaultButton(box.addButton(qt.QMessageBox.Cancel))
-    exec_ = getattr(box, "exec_", None) or box.exec
-    exec_()
+    execute(box)
     wanted = box.clickedButton() == yes
     box.deleteLater()
     return wanted
