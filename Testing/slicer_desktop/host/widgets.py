@@ -37,6 +37,8 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
         self._flags = {"noneEnabled": False, "addEnabled": True, "removeEnabled": True, "showChildNodeTypes": True}
         self._tags: list[tuple[Any, int]] = []
         self._current_id = ""
+        observed = self._tags
+        self.destroyed.connect(lambda *_: _stop_observing(observed))
         self.activated.connect(lambda _: self._choose(self.currentData()))
 
     def _get_types(self) -> list[str]:
@@ -64,9 +66,8 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
     showChildNodeTypes = _flag("showChildNodeTypes")
 
     def setMRMLScene(self, scene: Any) -> None:
-        for owner, tag in self._tags:
-            owner.RemoveObserver(tag)
-        self._scene, self._tags = scene, []
+        _stop_observing(self._tags)
+        self._scene = scene
         if scene is not None:
             for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent):
                 self._tags.append((scene, scene.AddObserver(event, lambda *_: self._refresh())))
@@ -111,6 +112,13 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
             self.setCurrentIndex(self.findData(self._current_id))
         if changed:
             self.currentNodeChanged.emit(self.currentNode())
+
+
+def _stop_observing(tags: list[tuple[Any, int]]) -> None:
+    """Take away observers and forget them: one that outlived its widget would fail with every later change."""
+    while tags:
+        owner, tag = tags.pop()
+        owner.RemoveObserver(tag)
 
 
 class ctkCollapsibleButton(QtWidgets.QGroupBox):
