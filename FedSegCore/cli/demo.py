@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from FedSegCore.cli.output import console, emit_json, progress_bar
+from FedSegCore.common.monai_import import import_monai
 from FedSegCore.demo import ROUNDS
 
 
@@ -22,6 +23,7 @@ def demo(
     with progress_bar("Demo") as progress:
         progress.update(0.0, "starting")
         # torch takes seconds to import: only here, with Ctrl+C and the progress bar already at work.
+        import_monai()
         from FedSegCore.demo.run import RELEASES, REPORT, run_demo
 
         done = run_demo(folder, rounds, seed, progress)

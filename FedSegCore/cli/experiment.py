@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from FedSegCore.cli.output import console, emit_json, progress_bar
+from FedSegCore.common.monai_import import import_monai
 
 
 def experiment(
@@ -25,6 +26,7 @@ def experiment(
     with progress_bar("Experiment") as progress:
         progress.update(0.0, "starting")
         # torch takes seconds to import: only here, with Ctrl+C and the progress bar already at work.
+        import_monai()
         import torch
 
         from FedSegCore.experiments.config import read_experiment

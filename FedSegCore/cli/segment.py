@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from FedSegCore.cli.output import console, emit_json, progress_bar
+from FedSegCore.common.monai_import import import_monai
 
 if TYPE_CHECKING:
     from FedSegCore.federation.site.journal import Journal
@@ -50,6 +51,7 @@ def segment(
     with progress_bar("Segmenting") as progress:
         progress.update(0.0, "starting")
         # torch takes seconds to import: only here, with Ctrl+C and the progress bar already at work.
+        import_monai()
         from FedSegCore.inference.devices import describe_device
         from FedSegCore.inference.segment_file import SegmentOrder, segment_file
         from FedSegCore.inference.segmenter import Segmenter

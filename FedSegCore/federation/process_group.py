@@ -15,6 +15,9 @@ import psutil
 
 import FedSegCore
 
+TASK_POLL_VARIABLE = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
+"""How often a SuperExec asks whether there is something to run (environment variable, seconds)."""
+
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _PARENT_POLL_S = 0.5
 _LAST_WORDS_S = 10.0
@@ -43,8 +46,8 @@ def child_environment(home: Path, threads: int | None = None) -> dict[str, str]:
         "FLWR_HOME": str(home),
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
-        # Our SuperExec asks on loopback only, so it may ask often; this saves a quarter of a second a message.
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
+        # A site's SuperExec asks on loopback only, so it may ask often; this saves a quarter of a second a message.
+        TASK_POLL_VARIABLE: "0.5",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH")))),
     }

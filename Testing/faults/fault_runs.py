@@ -26,7 +26,7 @@ from FedSegCore.federation.state_store import GroupStateStore
 
 ROUNDS = 2
 LIMIT_S = 420.0
-_POLL_S = 0.5
+_POLL_S = 1.0
 _GONE_S = 3.0
 _NOT_STARTED_S = 20.0
 # long enough that on a busy machine, too, there is something to strike

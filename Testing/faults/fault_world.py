@@ -25,7 +25,7 @@ from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.node import SiteProcesses
 from FedSegCore.federation.site.status import ProcessesState
 
-_TICK_S = 0.2
+_TICK_S = 0.5
 
 
 class World:

@@ -8,9 +8,10 @@ from filelock import FileLock, Timeout
 from FedSegCore.common.errors import CannotDoHereError
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 from FedSegCore.federation.events import RUNS_VARIABLE
-from FedSegCore.federation.process_group import Child, Restarts, child_environment, stop_trees
+from FedSegCore.federation.process_group import TASK_POLL_VARIABLE, Child, Restarts, child_environment, stop_trees
 
 _NAMES = ("superlink", "superexec")
+_RUN_POLL_S = "2.0"  # a new run may wait for that; each question costs SuperLink about 20 ms
 
 
 class CoordinatorProcesses:
@@ -99,7 +100,11 @@ class CoordinatorProcesses:
             name=name,
             module=f"FedSegCore.federation.coordinator.{name}",
             arguments=arguments,
-            environment={**child_environment(folder.flower_home, 1), RUNS_VARIABLE: str(folder.runs)},
+            environment={
+                **child_environment(folder.flower_home, 1),
+                RUNS_VARIABLE: str(folder.runs),
+                TASK_POLL_VARIABLE: _RUN_POLL_S,
+            },
             log=folder.logs / f"{name}.log",
         ).start()
         self._starts[name].started()
