@@ -211,7 +211,13 @@ class SiteMethods:
         self._started = [child for child in self._started if child.poll() is None]
         told = site_state(params.site)
         member = None if told.state == "not-a-member" else member_row(SiteFolder.open(params.site))
-        return {**asdict(told), "until": told.until.isoformat() if told.until else None, "member": member}
+        return {
+            **asdict(told),
+            "until": told.until.isoformat() if told.until else None,
+            "member": member,
+            # the journal outlives the site
+            "journal_changed": SiteFolder(params.site.absolute()).journal.changed(),
+        }
 
     def _invitation(self, params: InvitationParams, progress: Progress) -> dict[str, Any]:
         progress.update(0.0, "reading the invitation")

@@ -30,7 +30,6 @@ def member_row(folder: "SiteFolder") -> dict[str, Any]:
         "hours": control.hours,
         "cores_free": control.cores_free,
         "device": wanted_device(folder),
-        "journal_changed": folder.journal.changed(),
         "rounds": [record.model_dump(mode="json") for record in read_rounds(folder)],
         "colours": {} if contract is None else {label.name: label.colour for label in contract.labels},
     }

@@ -250,9 +250,9 @@ class FederationTab:
         ui.fedJoinCollapsibleButton.setVisible(facts is not None and (not isMember or facts.isOut))
         ui.fedRequestCollapsibleButton.setVisible(isMember and facts.state == "request-sent")
         for section in (ui.fedCheckCollapsibleButton, ui.fedCohortCollapsibleButton, ui.fedAddCollapsibleButton,
-                        ui.fedTrainingCollapsibleButton, ui.fedJournalCollapsibleButton,
-                        ui.fedReleaseCollapsibleButton):  # fmt: skip
+                        ui.fedTrainingCollapsibleButton, ui.fedReleaseCollapsibleButton):  # fmt: skip
             section.setVisible(isMember)
+        ui.fedJournalCollapsibleButton.setVisible(facts is not None and facts.hasJournal)
         if isMember and not self._wasMember and readSetting(SITE_FOLDER) != self.logic.site:
             # Only what is a site is remembered, so that a mistyped folder is not.
             writeSetting(SITE_FOLDER, self.logic.site)

@@ -47,6 +47,7 @@ class SiteFacts:
         setAside: cases that could not be used.
         lastMessage: seconds since the epoch, None before the first.
         member: name, federation, fingerprints, settings, rounds; None as long as there is no site.
+        journalChanged: when the journal was last added to, nanoseconds since the epoch; 0 where there is none.
     """
 
     state: str
@@ -60,6 +61,7 @@ class SiteFacts:
     setAside: int
     lastMessage: float | None
     member: dict[str, Any] | None
+    journalChanged: int
 
     @property
     def isShutOut(self) -> bool:
@@ -70,6 +72,11 @@ class SiteFacts:
     def isOut(self) -> bool:
         """Whether the site takes part no more, of its own will or not."""
         return self.state == "left" or self.isShutOut
+
+    @property
+    def hasJournal(self) -> bool:
+        """Whether there is a journal to read, or should be one: it outlives the site."""
+        return self.member is not None or self.journalChanged > 0
 
     @classmethod
     def fromWorker(cls, told: dict[str, Any]) -> "SiteFacts":
@@ -86,4 +93,5 @@ class SiteFacts:
             told["set_aside"],
             told["last_message"],
             told["member"],
+            told["journal_changed"],
         )

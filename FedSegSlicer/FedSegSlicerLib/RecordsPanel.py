@@ -59,11 +59,11 @@ class RecordsPanel:
             _("The journal is being read.") if self.reader.isReading else "",
         )
         facts = self.logic.facts
-        if facts is None or facts.member is None:
+        if facts is None or not facts.hasJournal:
             self._readOf = None
             self.reader.forget()
         elif not self.ui.fedJournalCollapsibleButton.collapsed:
-            now = (self.logic.site, facts.member["journal_changed"])
+            now = (self.logic.site, facts.journalChanged)
             if now != self._readOf:
                 self._readOf = now
                 self.reader.read(self.logic.site, self.ui.fedLeftCheckBox.checked)

@@ -133,6 +133,8 @@ class FramePlace:
         node, results, present = self.result(), resultSequence(self._images), None
         if former.segmentation is None:
             results.RemoveDataNodeAtValue(self._images.GetNthIndexValue(self._index))
+            if results.GetNumberOfDataNodes() == 0:
+                self._removeSequence(results)
         else:
             present = Former(node, node.GetSegmentation(), node.GetAttribute(RELEASE) or "")
             node.SetAndObserveSegmentation(former.segmentation)
@@ -161,6 +163,14 @@ class FramePlace:
         results.SetIndexType(self._images.GetIndexType())
         results.SetNodeReferenceID(ROLE, self._images.GetID())
         return results
+
+    def _removeSequence(self, results: "vtkMRMLSequenceNode") -> None:
+        """Leave the scene as it was before the first result: an empty sequence would only be in the way."""
+        shown = self._browser.GetProxyNode(results)
+        self._browser.RemoveSynchronizedSequenceNode(results.GetID())
+        for node in (shown, results):
+            if slicer.mrmlScene.IsNodePresent(node):
+                slicer.mrmlScene.RemoveNode(node)
 
 
 def resultSequence(images: "vtkMRMLSequenceNode") -> "vtkMRMLSequenceNode | None":

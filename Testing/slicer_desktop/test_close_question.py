@@ -28,7 +28,7 @@ class Running:
         self.run(running)
 
     def run(self, running):
-        self.facts = SiteFacts("connected", "", "", "", running, 0, 0, 0.0, 0, None, {})
+        self.facts = SiteFacts("connected", "", "", "", running, 0, 0, 0.0, 0, None, {}, 0)
 
     def stop(self, on_done, on_failed):
         self.stops.append((on_done, on_failed))

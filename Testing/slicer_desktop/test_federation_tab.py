@@ -127,6 +127,8 @@ def test_from_invitation_to_cases_settings_and_journal(open_federation, invitati
     panel.idle()
     assert [path.name for path in (tmp_path / "site").iterdir()] == ["journal"]
     assert not ui.fedTrainingCollapsibleButton.isVisible()
+    assert ui.fedJournalCollapsibleButton.isVisible()  # what left this computer can still be read
+    wait_until(lambda: "but this journal was deleted" in panel.journal()[0])
     panel.join(invitation)
     assert panel.logic.facts.state == "request-sent"
     assert ui.fedRunButton.enabled

@@ -115,6 +115,25 @@ def test_undo_of_the_first_result_of_a_moment_takes_that_one_away(heart):
     assert ui.resultCollapsibleButton.isVisible()
 
 
+def test_undo_of_the_results_of_all_moments_leaves_the_scene_as_it_was(heart):
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    heart.run()
+    for moment in (0, 1):
+        heart.go(moment)
+        heart.panel.ui.undoButton.click()
+    assert resultSequence(heart.images) is None
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSequenceNode") == 1
+    assert slicer.mrmlScene.GetNumberOfNodes() <= before + 1  # subject hierarchy's folder
+    for moment in (2, 0, 1):
+        heart.go(moment)
+        assert not heart.panel.ui.resultCollapsibleButton.isVisible()
+    heart.run()
+    heart.go(0)
+    assert heart.panel.ui.resultCollapsibleButton.isVisible()
+    assert heart.shown().GetNumberOfSegments() == 5
+
+
 def test_the_moment_that_is_shown_is_exported(heart, tmp_path):
     heart.run()
     heart.go(1)
