@@ -22,8 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, side by side: what is short at the end leaves no core idle."""
-    place = {"test_faults.py": -3, "test_deployment.py": -2, "test_demo_command.py": -1}
-    items.sort(key=lambda item: place.get(item.path.name, 0))
+    longest = [f"test_{name}.py" for name in (
+        "faults", "deployment", "demo_command", "scale", "role_commands", "site_life", "federation_round")]  # fmt: skip
+    place = {name: number for number, name in enumerate(longest)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")

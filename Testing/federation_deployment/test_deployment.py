@@ -45,7 +45,7 @@ from FedSegCore.federation.state_store import SiteRound
 from FedSegCore.models.release import open_release
 from FedSegCore.volumes.preprocessing import Preprocessing
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 Wait = Callable[..., None]
 

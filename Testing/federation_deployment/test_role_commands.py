@@ -1,4 +1,7 @@
-"""``fedseg coordinator`` and ``fedseg site`` as a user types them: set up, admit, run, stop."""
+"""``fedseg coordinator`` and ``fedseg site`` as a user types them: set up, admit, run, stop.
+
+What serves, or is stopped, is a process of its own; other commands run in the tests' process.
+"""
 
 import json
 import os
@@ -17,6 +20,7 @@ from FedSegCore.federation.site.keys import public_key_fingerprint, read_public_
 from FedSegCore.models.release import list_releases
 
 Wait = Callable[..., None]
+Fedseg = Callable[..., Any]
 
 FEDERATION = """
 name = "tiny"
@@ -47,52 +51,47 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-P", "-m", "FedSegCore.cli.main", *map(str, arguments)]
 
 
-def fedseg(tmp_path: Path, *arguments: object, limit_s: float = 60.0) -> "subprocess.CompletedProcess[str]":
-    environment = child_environment(tmp_path, 1)
-    return subprocess.run(command(*arguments), env=environment, capture_output=True, text=True, timeout=limit_s)
+def status(fedseg: Fedseg, coordinator: Path) -> dict[str, Any]:
+    done = fedseg("coordinator", "status", coordinator, "--json")
+    assert done.code == 0, done.err
+    return json.loads(done.out.splitlines()[-1])
 
 
-def status(tmp_path: Path, coordinator: Path) -> dict[str, Any]:
-    done = fedseg(tmp_path, "coordinator", "status", coordinator, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def set_up(tmp_path: Path) -> tuple[Path, Path]:
+def set_up(fedseg: Fedseg, tmp_path: Path) -> tuple[Path, Path]:
     """Return the folders of a coordinator and of a site made by the two ``init`` commands."""
     fleet, control = free_ports(2)
     coordinator, site = tmp_path / "coordinator", tmp_path / "site"
     made = fedseg(
-        *(tmp_path, "coordinator", "init", coordinator, "--federation", "tiny", "--host", "localhost"),
+        *("coordinator", "init", coordinator, "--federation", "tiny", "--host", "localhost"),
         *("--listen", "127.0.0.1", "--port", fleet, "--control-port", control),
     )
-    assert made.returncode == 0, made.stderr
+    assert made.code == 0, made.err
     cohort = write_cohort(tmp_path / "images", seed=1)
     made = fedseg(
-        *(tmp_path, "site", "init", site, "--name", "north", "--coordinator", f"localhost:{fleet}"),
+        *("site", "init", site, "--name", "north", "--coordinator", f"localhost:{fleet}"),
         *("--certificate", coordinator / "ca" / "ca.crt", "--cohort", cohort, "--device", "cpu", "--minimum-cases", 1),
     )
-    assert made.returncode == 0, made.stderr
-    assert "1 cases to train on, 1 to score on" in made.stderr
+    assert made.code == 0, made.err
+    assert "1 cases to train on, 1 to score on" in made.err
     return coordinator, site
 
 
-def test_what_goes_wrong_is_told_by_exit_code_and_error_code(tmp_path: Path) -> None:
-    coordinator, site = set_up(tmp_path)
-    again = fedseg(tmp_path, "coordinator", "init", coordinator, "--federation", "tiny", "--host", "localhost")
-    assert (again.returncode, "coordinator.exists" in again.stderr) == (2, True)
-    odd = fedseg(tmp_path, "coordinator", "init", tmp_path / "new", "--federation", "*", "--host", "localhost")
-    assert (odd.returncode, "options.invalid" in odd.stderr) == (2, True)
-    idle = fedseg(tmp_path, "coordinator", "stop", coordinator, 1)
-    assert (idle.returncode, "coordinator.not-running" in idle.stderr) == (4, True)
-    nowhere = fedseg(tmp_path, "site", "run", tmp_path / "nowhere")
-    assert (nowhere.returncode, "site.folder" in nowhere.stderr) == (3, True)
-    assert str(tmp_path) not in nowhere.stderr
+def test_what_goes_wrong_is_told_by_exit_code_and_error_code(fedseg: Fedseg, tmp_path: Path) -> None:
+    coordinator, site = set_up(fedseg, tmp_path)
+    again = fedseg("coordinator", "init", coordinator, "--federation", "tiny", "--host", "localhost")
+    assert (again.code, "coordinator.exists" in again.err) == (2, True)
+    odd = fedseg("coordinator", "init", tmp_path / "new", "--federation", "*", "--host", "localhost")
+    assert (odd.code, "options.invalid" in odd.err) == (2, True)
+    idle = fedseg("coordinator", "stop", coordinator, 1)
+    assert (idle.code, "coordinator.not-running" in idle.err) == (4, True)
+    nowhere = fedseg("site", "run", tmp_path / "nowhere")
+    assert (nowhere.code, "site.folder" in nowhere.err) == (3, True)
+    assert str(tmp_path) not in nowhere.err
     assert site.is_dir()
 
 
 def _require_that_a_run_can_be_stopped(
-    tmp_path: Path, coordinator: Path, environment: dict[str, str], log: IO[bytes], wait_until: Wait
+    fedseg: Fedseg, tmp_path: Path, coordinator: Path, environment: dict[str, str], log: IO[bytes], wait_until: Wait
 ) -> None:
     (tmp_path / "long.toml").write_text(FEDERATION.replace("rounds = 1", "rounds = 1000"))
     words = command("coordinator", "run", coordinator, tmp_path / "long.toml", "--name", "second")
@@ -101,63 +100,62 @@ def _require_that_a_run_can_be_stopped(
 
         def begun() -> bool:
             nonlocal number
-            going = [entry["run_id"] for entry in status(tmp_path, coordinator)["runs"] if entry["stage"] == "running"]
+            going = [entry["run_id"] for entry in status(fedseg, coordinator)["runs"] if entry["stage"] == "running"]
             number = str(going[0]) if going else ""
             return bool(going)
 
         try:
             wait_until(begun, 120.0)
-            stopped = fedseg(tmp_path, "coordinator", "stop", coordinator, number)
-            assert stopped.returncode == 0, stopped.stderr
+            stopped = fedseg("coordinator", "stop", coordinator, number)
+            assert stopped.code == 0, stopped.err
             # who follows it is told, and nothing is published
             assert running.wait(60.0) == 4
         finally:
             running.kill()
     assert b"run.stopped" in (tmp_path / "commands.log").read_bytes()
     assert len(list_releases(coordinator / "releases")) == 2
-    again = fedseg(tmp_path, "coordinator", "stop", coordinator, number)
-    assert (again.returncode, f"Run {number} has ended already (stopped)." in again.stderr) == (0, True)
-    unknown = fedseg(tmp_path, "coordinator", "stop", coordinator, 1)
-    assert (unknown.returncode, "coordinator.run-unknown" in unknown.stderr) == (3, True)
+    again = fedseg("coordinator", "stop", coordinator, number)
+    assert (again.code, f"Run {number} has ended already (stopped)." in again.err) == (0, True)
+    unknown = fedseg("coordinator", "stop", coordinator, 1)
+    assert (unknown.code, "coordinator.run-unknown" in unknown.err) == (3, True)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the test stops the commands by signal")
-def test_a_federation_by_commands(tmp_path: Path, wait_until: Wait) -> None:
-    coordinator, site = set_up(tmp_path)
+def test_a_federation_by_commands(fedseg: Fedseg, tmp_path: Path, wait_until: Wait) -> None:
+    coordinator, site = set_up(fedseg, tmp_path)
     (tmp_path / "federation.toml").write_text(FEDERATION)
     environment = child_environment(tmp_path, 1)
     log = (tmp_path / "commands.log").open("wb")
     served = [subprocess.Popen(command("coordinator", "start", coordinator), env=environment, stderr=log)]
     try:
-        wait_until(lambda: status(tmp_path, coordinator)["serving"], 60.0)
+        wait_until(lambda: status(fedseg, coordinator)["serving"], 60.0)
         words = ("coordinator", "admit", coordinator, site / "key.pub", "--name", "north", "--fingerprint")
         read_out = public_key_fingerprint(read_public_key(site / "key.pub"))
-        admitted = fedseg(tmp_path, *words, read_out, "--json")
-        assert admitted.returncode == 0, admitted.stderr
-        fingerprint = json.loads(admitted.stdout.splitlines()[-1])["fingerprint"]
+        admitted = fedseg(*words, read_out, "--json")
+        assert admitted.code == 0, admitted.err
+        fingerprint = json.loads(admitted.out.splitlines()[-1])["fingerprint"]
         assert fingerprint == read_out
-        twice = fedseg(tmp_path, *words, read_out)
-        assert (twice.returncode, "request.admitted" in twice.stderr) == (3, True)
+        twice = fedseg(*words, read_out)
+        assert (twice.code, "request.admitted" in twice.err) == (3, True)
 
         served.append(subprocess.Popen(command("site", "run", site), env=environment, stderr=log))
         run = fedseg(
-            *(tmp_path, "coordinator", "run", coordinator, tmp_path / "federation.toml"),
+            *("coordinator", "run", coordinator, tmp_path / "federation.toml"),
             *("--name", "first", "--json"),
-            limit_s=240.0,
         )
-        assert run.returncode == 0, run.stderr
-        done = json.loads(run.stdout.splitlines()[-1])
+        assert run.code == 0, run.err
+        done = json.loads(run.out.splitlines()[-1])
         assert done["outcome"] == "completed"
         assert (Path(done["folder"]) / "state").is_dir()
         # published at the end, and again on demand, under a key that serves nothing else
-        again = fedseg(tmp_path, "coordinator", "publish", coordinator, "first", "--json")
-        assert json.loads(again.stdout.splitlines()[-1])["releases"][0].endswith("-v2")
+        again = fedseg("coordinator", "publish", coordinator, "first", "--json")
+        assert json.loads(again.out.splitlines()[-1])["releases"][0].endswith("-v2")
         found = list_releases(coordinator / "releases")
         assert [release.card.version for release in found] == [2, 1]
         assert done["releases"] == [found[1].id]
         # a site that was set up without an invitation trusts nobody's releases; with one it takes the newest
-        assert "north took nothing (release.no-key)" in run.stderr
+        assert "north took nothing (release.no-key)" in run.err
         invited = (
             "coordinator",
             "invite",
@@ -166,27 +164,27 @@ def test_a_federation_by_commands(tmp_path: Path, wait_until: Wait) -> None:
             "--out",
             site / "invitation.json",
         )
-        assert fedseg(tmp_path, *invited).returncode == 0
-        sent = fedseg(tmp_path, "coordinator", "deliver", coordinator, "first", "--json", limit_s=240.0)
-        assert sent.returncode == 0, sent.stderr
-        assert json.loads(sent.stdout.splitlines()[-1])["received"] == {"north": [found[0].id]}
+        assert fedseg(*invited).code == 0
+        sent = fedseg("coordinator", "deliver", coordinator, "first", "--json")
+        assert sent.code == 0, sent.err
+        assert json.loads(sent.out.splitlines()[-1])["received"] == {"north": [found[0].id]}
         assert [release.id for release in list_releases(site / "releases")] == [found[0].id]
         assert (coordinator / "release.key").stat().st_mode & 0o077 == 0
         for wrong in ("../first", "never"):
-            refused = fedseg(tmp_path, "coordinator", "publish", coordinator, wrong)
-            assert refused.returncode in (2, 3), refused.stderr
+            refused = fedseg("coordinator", "publish", coordinator, wrong)
+            assert refused.code in (2, 3), refused.err
 
-        told = status(tmp_path, coordinator)
+        told = status(fedseg, coordinator)
         assert told["sites"] == [{"name": "north", "connected": True}]
         runs = [(entry["stage"], entry["outcome"]) for entry in told["runs"]]
         assert runs == [("finished", "completed")] * 3  # one that trained, two that delivered
-        _require_that_a_run_can_be_stopped(tmp_path, coordinator, environment, log, wait_until)
+        _require_that_a_run_can_be_stopped(fedseg, tmp_path, coordinator, environment, log, wait_until)
         started = [child for process in served for child in family(process.pid)]
         assert len(started) >= 5
-        expelled = fedseg(tmp_path, "coordinator", "expel", coordinator, "north", "--json")
-        assert json.loads(expelled.stdout.splitlines()[-1])["name"] == "north"
-        assert status(tmp_path, coordinator)["sites"] == []
-        assert fedseg(tmp_path, "coordinator", "expel", coordinator, "north").returncode == 3
+        expelled = fedseg("coordinator", "expel", coordinator, "north", "--json")
+        assert json.loads(expelled.out.splitlines()[-1])["name"] == "north"
+        assert status(fedseg, coordinator)["sites"] == []
+        assert fedseg("coordinator", "expel", coordinator, "north").code == 3
         for process in reversed(served):
             process.send_signal(signal.SIGINT)
             assert process.wait(30.0) == 0

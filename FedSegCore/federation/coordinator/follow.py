@@ -17,7 +17,8 @@ from FedSegCore.federation.initial_model import check_pretrained, write_initial_
 from FedSegCore.federation.log_tail import LogTail
 from FedSegCore.federation.private_files import private_folder
 
-_POLL_S = 0.5
+_LOOK_S = 0.5
+_ASK_S = 2.0  # each question costs SuperLink about 20 ms
 _OUTAGE_S = 60.0
 _RUN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
@@ -133,7 +134,6 @@ def _last_status(control: ControlClient, run_id: int, look: Callable[[], None]) 
     answered = time.monotonic()
     while True:
         try:
-            look()
             status = control.status(run_id)
         except CannotDoHereError as error:
             if error.code not in (NOT_RUNNING, REFUSED) or time.monotonic() - answered > _OUTAGE_S:
@@ -142,4 +142,7 @@ def _last_status(control: ControlClient, run_id: int, look: Callable[[], None]) 
             answered = time.monotonic()
             if status.finished:
                 return status
-        time.sleep(_POLL_S)
+        asked = time.monotonic()
+        while time.monotonic() - asked < _ASK_S:
+            look()
+            time.sleep(_LOOK_S)
