@@ -26,8 +26,8 @@ from .TrainingPanel import TrainingPanel
 class FederationTab:
     """Drives the widgets of the Federation tab.
 
-    Signals: ``siteChosen(str)`` another site's folder was chosen; ``released(str)`` a model was taken in;
-    ``arrived(str)`` the coordinator has sent one.
+    Signals: ``siteChosen(str)`` another site's folder was chosen, or the site there was made or deleted;
+    ``released(str)`` a model was taken in; ``arrived(str)`` the coordinator has sent one.
 
     Args:
         ui: the widgets of FedSegSlicer.ui by name.
@@ -253,11 +253,18 @@ class FederationTab:
                         ui.fedTrainingCollapsibleButton, ui.fedReleaseCollapsibleButton):  # fmt: skip
             section.setVisible(isMember)
         ui.fedJournalCollapsibleButton.setVisible(facts is not None and facts.hasJournal)
-        if isMember and not self._wasMember and readSetting(SITE_FOLDER) != self.logic.site:
+        if facts is not None:
+            self._followMembership(isMember)
+
+    def _followMembership(self, isMember: bool) -> None:
+        wasMember, self._wasMember = self._wasMember, isMember
+        isRemembered = readSetting(SITE_FOLDER) == self.logic.site
+        if isMember and not wasMember and not isRemembered:
             # Only what is a site is remembered, so that a mistyped folder is not.
             writeSetting(SITE_FOLDER, self.logic.site)
             self.siteChosen.emit(self.logic.site)
-        self._wasMember = isMember
+        elif isRemembered and wasMember not in (None, isMember):  # it was deleted here, or has joined again
+            self.siteChosen.emit(self.logic.site)
 
     def _updateJoining(self) -> None:
         ui, invitation = self.ui, self.logic.invitation

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
+from .QtTimer import callLater
 from .SegmentQueue import Decide, Entry, SegmentQueue, entriesOfScene
 from .Settings import RELEASES_FOLDER, readSetting
 from .Tables import fitTable, prepareTable
@@ -43,11 +45,18 @@ class QueuePanel:
         self.ui.queueButton.connect("clicked(bool)", self._onButton)
         self.ui.queueTable.connect("itemChanged(QTableWidgetItem*)", lambda _item: self._onMarked())
         queue.changed.connect(self._onChanged)
+        self._isStale = False
+        scene = slicer.mrmlScene
+        events = (scene.NodeAddedEvent, scene.NodeRemovedEvent)
+        self._sceneObservers = [scene.AddObserver(event, self._onNode) for event in events]
         self.update()
 
     def cleanup(self) -> None:
-        """Let go of the queue."""
+        """Let go of the queue and of the scene."""
         self.queue.changed.disconnect(self._onChanged)
+        for tag in self._sceneObservers:
+            slicer.mrmlScene.RemoveObserver(tag)
+        self._sceneObservers = []
 
     def refresh(self) -> None:
         """List the scene's images again, unless some are being segmented.
@@ -101,6 +110,19 @@ class QueuePanel:
 
     def _onFolded(self, folded: bool) -> None:
         if not folded:
+            self.refresh()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNode(self, _scene: object, _event: str, node: "slicer.vtkMRMLNode") -> None:
+        """List the images again once what is being loaded or removed has its name, its frames and its place."""
+        isImage = node.IsA("vtkMRMLVolumeNode") or node.IsA("vtkMRMLSequenceBrowserNode")
+        if isImage and not self._isStale:
+            self._isStale = True
+            callLater(0, self._listAgain)
+
+    def _listAgain(self) -> None:
+        self._isStale = False
+        if self._sceneObservers and not self.ui.queueCollapsibleButton.collapsed:
             self.refresh()
 
     def _onButton(self, _checked: bool = False) -> None:

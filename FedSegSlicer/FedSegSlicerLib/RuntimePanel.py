@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 from .Dialogs import confirm
 from .Errors import UserError
+from .QtTimer import callLater
 from .RuntimeInstaller import InstallOptions, Plan, RuntimeInstaller, RuntimeState
 from .RuntimeProblems import problemOf
 from .Settings import (
@@ -53,6 +54,7 @@ class RuntimePanel:
         self._onRuntimeChanged = onChanged
         self._isOpen = False
         self._fresh = False
+        self._isStale = self._isElsewhere = False
         self._prepareWidgets()
         self._connect()
         self.refresh()
@@ -79,6 +81,7 @@ class RuntimePanel:
         """End what runs; the widgets are about to be destroyed."""
         for session in self._sessions:
             session.started.disconnect(self._onWorkerStarted)
+        self._isStale = False
         self.installer.changed.disconnect(self._update)
         self.installer.ready.disconnect(self._onReady)
         self.installer.removed.disconnect(self._onRemoved)
@@ -171,8 +174,8 @@ class RuntimePanel:
         self._keep(RUNTIME_BUILD, BUILDS[index])
 
     def _onFolder(self, path: str) -> None:
+        self._isElsewhere = True
         self._keep(RUNTIME_FOLDER, path)
-        self.refresh()
 
     def _onProxy(self) -> None:
         address = self.ui.runtimeProxyEdit.text.strip()
@@ -183,7 +186,18 @@ class RuntimePanel:
         self._look()
 
     def _look(self) -> None:
+        """Find out what an installation would take; again, where it is being found out for what was typed so far."""
+        self._isStale = self.installer.state.isBusy
+        if self._isStale:
+            return
+        if self._isElsewhere:
+            self._isElsewhere = False
+            self.installer.assume()  # what was found of the former folder says nothing of this one
         self.installer.look(self.options(), self._fresh)
+
+    def _lookAgain(self) -> None:
+        if self._isStale:
+            self._look()
 
     def _renewWorkers(self) -> None:
         for session in self._sessions:
@@ -215,6 +229,8 @@ class RuntimePanel:
 
     def _update(self) -> None:
         ui, installer = self.ui, self.installer
+        if self._isStale and not installer.state.isBusy:
+            callLater(0, self._lookAgain)
         state, problem = installer.state, installer.problem
         isQuietLook = state is RuntimeState.LOOKING and not self._isOpen and installer.plan is not None
         isFine = state is RuntimeState.READY or isQuietLook

@@ -165,3 +165,14 @@ def test_a_table_is_reached_and_left_with_the_tab_key(open_panel, name):
     table = getattr(open_panel().ui, name)
     assert table.focusPolicy & qt.Qt.TabFocus
     assert not table.tabKeyNavigation
+
+
+def test_images_that_come_and_go_while_the_list_is_open_are_listed(open_panel, patients):
+    load_volume(patients["CT"], "first")
+    panel = opened(open_panel)
+    panel.ui.queueTable.item(0, 0).setCheckState(qt.Qt.Unchecked)
+    second = load_volume(patients["MR"], "second")
+    wait_until(lambda: rows_of(panel) == [("first", "", False), ("second", "", True)])
+    slicer.mrmlScene.RemoveNode(second)
+    wait_until(lambda: rows_of(panel) == [("first", "", False)])
+    assert panel.ui.queueButton.toolTip == "Mark the images to segment."

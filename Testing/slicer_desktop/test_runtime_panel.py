@@ -190,6 +190,26 @@ def test_a_runtime_of_another_version_is_told_with_its_remedy(open_without, tmp_
     assert "0.0.8" in ui.runtimeMessageLabel.text
 
 
+def test_another_folder_is_looked_at_anew_also_while_it_is_typed(open_without, tmp_path):
+    panel = open_without()
+    ui, installer = panel.ui, panel.runtime.installer
+    ui.runtimeInstallButton.click()
+    settle(panel)
+    current = tmp_path / "runtime" / "current.json"
+    current.write_text(current.read_text().replace(f'"version": "{VERSION}"', '"version": "0.0.9"'))
+    panel.runtime.refresh()
+    settle(panel)
+    assert installer.state is RuntimeState.OUTDATED
+    for typed in ("e", "els", "else"):
+        ui.runtimeFolderEdit.currentPath = str(tmp_path / typed)
+    wait_until(lambda: installer.state is RuntimeState.ABSENT and installer.present == {})
+    assert "not installed yet" in ui.runtimeTitleLabel.text
+    assert not ui.runtimeMessageLabel.isVisible()
+    ui.runtimeFolderEdit.currentPath = str(tmp_path / "e")
+    ui.runtimeFolderEdit.currentPath = str(tmp_path / "runtime")
+    wait_until(lambda: installer.state is RuntimeState.OUTDATED and installer.present.get("version") == "0.0.9")
+
+
 def test_what_runs_is_not_cut_off_by_repair_and_removal(open_without, releases, patients, tmp_path):
     panel = open_without()
     ui, installer = panel.ui, panel.runtime.installer

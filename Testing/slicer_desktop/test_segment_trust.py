@@ -6,6 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.Settings import SITE_FOLDER, writeSetting
+from panel_helpers import answering
 from scene_helpers import load_volume, wait_until
 from test_release_news import sent  # noqa: F401 - a fixture
 
@@ -73,3 +74,30 @@ def test_without_a_site_every_model_says_that_its_signer_is_unknown(member, site
     panel.ui.segmentButton.click()
     panel.idle()
     assert "Signer unknown" in panel.ui.resultLabel.text
+
+
+def test_what_segment_trusts_follows_a_site_that_is_deleted_and_joins_another(
+    sent, open_panel, patients, invitation, tmp_path  # noqa: F811 - the fixture
+):  # fmt: skip
+    site = shutil.copytree(sent / "site", tmp_path / "site")
+    writeSetting(SITE_FOLDER, str(site))
+    load_volume(patients["CT"])
+    panel = open_panel(sent / "releases")
+    ui, federation = panel.ui, panel.widget.federationTab.logic
+    wait_until(lambda: listed(panel) == ["sent-CT, version 2", "sent-CT, version 1"])
+    ui.tabWidget.setCurrentWidget(ui.federationTab)
+    wait_until(lambda: federation.facts is not None and not federation.doing)
+    answering("Leave")
+    ui.fedLeaveButton.click()
+    wait_until(lambda: federation.facts.state == "left" and not federation.doing)
+    answering("Delete")
+    ui.fedForgetButton.click()
+    wait_until(lambda: len(listed(panel)) == 3)
+    assert all(words.endswith("(signer unknown)") for words in listed(panel))
+    wait_until(lambda: not federation.doing)
+    ui.fedInvitationPathEdit.currentPath = str(invitation)
+    wait_until(lambda: federation.invitation is not None and not federation.doing)
+    ui.fedNameLineEdit.setText("north")
+    ui.fedJoinButton.click()
+    wait_until(lambda: listed(panel) == [])  # all of them are of another coordinator
+    assert "release.signer-unknown" in ui.messageLabel.text
