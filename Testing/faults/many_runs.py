@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -27,12 +27,12 @@ def run_all(
     folder: Path,
     seeds: list[int],
     sites: list[int],
-    faults: int,
+    faults: Sequence[int],
     told: Callable[[Verdict], None],
     only: tuple[str, ...] = (),
 ) -> list[Verdict]:
     """Share ``seeds`` between federations that run side by side; ``sites`` holds the number of sites of each,
-    ``faults`` how many a run has.
+    ``faults`` how many its runs have.
 
     Every other one gives its sites networks of their own, where that is allowed; the sites of the rest are behind a
     proxy. Faults of one of the two in ``only`` decide it for all.
@@ -51,7 +51,7 @@ def run_all(
         share = seeds[number :: len(sites)]
         own_networks = allowed and (needed or number % 2 == 0)
         try:
-            run_seeds(folder / f"federation-{number}", sites[number], own_networks, share, note, faults, only)
+            run_seeds(folder / f"federation-{number}", sites[number], own_networks, share, note, faults[number], only)
         except Exception as error:  # noqa: BLE001 - told as what did not hold, whatever it is
             note(Verdict(seed=-1, wrong=[f"federation {number}: {error!r}"]))
 
@@ -88,7 +88,7 @@ def main() -> int:
         sys.stdout.write(words(verdict) + "\n")
         sys.stdout.flush()
 
-    verdicts = run_all(folder, seeds, asked.sites, asked.faults, told, tuple(asked.only))
+    verdicts = run_all(folder, seeds, asked.sites, [asked.faults] * len(asked.sites), told, tuple(asked.only))
     wrong = [verdict for verdict in verdicts if verdict.wrong]
     sys.stdout.write(f"{len(verdicts)} runs, {len(wrong)} not as they must be\n")
     if wrong:

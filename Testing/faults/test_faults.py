@@ -16,13 +16,10 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux: limits of running processes"),
 ]
 
-FIRST = 20
-"""The twenty from here on have among them one of those that last longer than Flower waits."""
-
-SEEDS = [FIRST + number for number in range(int(os.environ.get("FEDSEG_FAULT_RUNS", "20")))]
+SEEDS = list(range(int(os.environ.get("FEDSEG_FAULT_RUNS", "20"))))
 SITES = [1, 2]
-FAULTS = 1
-"""Of each run; ``many_runs.py`` has two."""
+FAULTS = [1, 2]
+"""Of each run of a federation; two sites at once are worth more of the suite's time than one."""
 
 
 def test_every_run_ends_complete_whatever_happens(tmp_path: Path) -> None:
@@ -31,7 +28,7 @@ def test_every_run_ends_complete_whatever_happens(tmp_path: Path) -> None:
     report = "\n".join(told)
     assert [verdict.seed for verdict in verdicts if verdict.wrong] == [], report
     assert sorted(verdict.seed for verdict in verdicts) == SEEDS, report
-    # the runs were really disturbed, but where one was over before, and one of them for longer than Flower waits
+    # the runs were really disturbed, one of them for longer than Flower waits
     assert len(SEEDS) < 20 or "sites-asleep" in report, report
-    assert sum(len(verdict.faults) for verdict in verdicts) >= 0.8 * len(SEEDS), report
+    assert sum(len(verdict.faults) for verdict in verdicts) >= len(SEEDS), report
     assert "FEDSEG_FAULTS" not in os.environ

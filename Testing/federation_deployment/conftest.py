@@ -36,7 +36,7 @@ def wait_until() -> Callable[..., None]:
             assert time.monotonic() < deadline, "it did not happen in time"
             if running is not None:
                 running.tick()
-            time.sleep(0.2)  # asking SuperLink takes it some 20 ms
+            time.sleep(0.2)  # asking SuperLink takes it some 25 ms
 
     return wait
 

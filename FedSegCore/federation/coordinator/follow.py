@@ -18,7 +18,7 @@ from FedSegCore.federation.log_tail import LogTail
 from FedSegCore.federation.private_files import private_folder
 
 _LOOK_S = 0.5
-_ASK_S = 2.0  # each question costs SuperLink about 20 ms
+_ASK_S = 2.0  # each question costs SuperLink about 25 ms
 _OUTAGE_S = 60.0
 _RUN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 

@@ -11,7 +11,7 @@ from FedSegCore.federation.events import RUNS_VARIABLE
 from FedSegCore.federation.process_group import TASK_POLL_VARIABLE, Child, Restarts, child_environment, stop_trees
 
 _NAMES = ("superlink", "superexec")
-_RUN_POLL_S = "2.0"  # a new run may wait for that; each question costs SuperLink about 20 ms
+_RUN_POLL_S = "2.0"  # a new run may wait for that; each question costs SuperLink about 25 ms
 
 
 class CoordinatorProcesses:
