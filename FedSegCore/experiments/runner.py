@@ -108,20 +108,20 @@ class ExperimentRun:
                 facts = {"identity": now[run["setting"]], "made_with": stamp_of(run, kept.results), "rows": rows}
                 write_json(done, run | facts)
                 adopted += 1
+        self._write_results()
         return adopted
 
     def run(self, progress: Progress) -> dict[str, Any]:
-        """Run what is missing and return the results, which are also written to ``results.json`` after every run.
+        """Run what is missing and return the results; all there are yet stand in ``results.json`` after every run.
 
         First come the settings that goals name, then the others, each seed by seed: so an unfinished experiment has
         what is to be compared.
         """
         todo = self._order()
-        runs = []
         for number, (setting, seed) in enumerate(todo):
-            runs.append(self.run_one(setting, seed, progress.part(number / len(todo), (number + 1) / len(todo))))
-            write_json(self.folder / "results.json", self._results(runs))
-        return self._results(runs)
+            self.run_one(setting, seed, progress.part(number / len(todo), (number + 1) / len(todo)))
+            results = self._write_results()
+        return results
 
     def _order(self) -> list[tuple[str, int]]:
         config = self.config
@@ -130,13 +130,17 @@ class ExperimentRun:
         runs = [(setting, seed) for seed in config.seeds for setting in config.settings]
         return sorted(runs, key=lambda run: run[0] not in named)
 
-    def _results(self, runs: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
+    def _write_results(self) -> dict[str, Any]:
+        """Write what was done so far, here or before, whatever its place in the order; return it."""
+        runs = [run for which in self._order() if (run := self._done(*which)) is not None]
+        results = {
             "experiment": self.config.name,
             "budget": self.budget,
             "runs": [{key: value for key, value in run.items() if key not in ("rows", "identity")} for run in runs],
             "rows": [row for run in runs for row in run["rows"]],
         }
+        write_json(self.folder / "results.json", results)
+        return results
 
     def _run_folder(self, setting: str, seed: int) -> Path:
         """Return where a run is kept: one folder per federation, and ``run.json`` when it is done."""

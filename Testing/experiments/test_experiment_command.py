@@ -182,6 +182,19 @@ def test_what_was_kept_of_an_unfinished_experiment_is_not_run_again(fedseg, stud
     assert (refused.code, "experiment.other-kept" in refused.err) == (3, True)
 
 
+def test_an_experiment_that_is_stopped_at_once_still_tells_all_that_was_kept(study, finished, tmp_path):
+    config, stop = read_experiment(study / "tiny.toml"), threading.Event()
+    stop.set()
+    run = ExperimentRun(config, read_sites(config, study / "data"), "quick", tmp_path / "out", choose_device("cpu"))
+    assert run.adopt(read_finished(finished)) == 5
+    with pytest.raises(CancelledError):
+        run.run(Progress(cancelled=stop))
+    told = read_finished(tmp_path / "out")
+    assert told.missing == 1  # the default's first seed, whose models are published
+    expected = [row for row in read_finished(finished).rows if (row["setting"], row["seed"]) != ("flames", 0)]
+    assert told.rows == expected
+
+
 def test_words_and_further_settings_are_those_of_the_file_as_it_is_now(study, finished):
     text = (study / "tiny.toml").read_text()
     now = study / "now.toml"

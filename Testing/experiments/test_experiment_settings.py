@@ -317,7 +317,13 @@ def test_the_page_says_what_has_not_been_run(fedseg, study, run, tmp_path):
 def test_results_are_written_after_every_run_those_that_goals_name_first(run, monkeypatch):
     written: list[dict] = []
     monkeypatch.setattr(runner, "write_json", lambda path, value: written.append(value))
-    monkeypatch.setattr(run, "run_one", lambda setting, seed, _: {"setting": setting, "seed": seed, "rows": []})
+    done: dict[tuple[str, int], dict] = {}
+
+    def run_one(setting: str, seed: int, _progress: Progress) -> None:
+        done[setting, seed] = {"setting": setting, "seed": seed, "rows": []}
+
+    monkeypatch.setattr(run, "run_one", run_one)
+    monkeypatch.setattr(run, "_done", lambda setting, seed: done.get((setting, seed)))
     run.run(Progress())
     settings, seeds = len(run.config.settings), len(run.config.seeds)
     assert [len(one["runs"]) for one in written] == list(range(1, settings * seeds + 1))
