@@ -168,15 +168,20 @@ def test_cancelled_and_failed_installations_say_so(open_without, tmp_path, wheel
     assert "not enough room" in ui.runtimeInstallButton.toolTip
 
 
-def test_a_runtime_of_another_version_is_told_with_its_remedy(open_without, tmp_path):
-    panel = open_without()
-    ui, installer = panel.ui, panel.runtime.installer
-    ui.runtimeInstallButton.click()
+def install_older(panel, tmp_path):
+    """Install a runtime and let it be of version 0.0.9."""
+    panel.ui.runtimeInstallButton.click()
     settle(panel)
     current = tmp_path / "runtime" / "current.json"
     current.write_text(current.read_text().replace(f'"version": "{VERSION}"', '"version": "0.0.9"'))
     panel.runtime.refresh()
     settle(panel)
+
+
+def test_a_runtime_of_another_version_is_told_with_its_remedy(open_without, tmp_path):
+    panel = open_without()
+    ui, installer = panel.ui, panel.runtime.installer
+    install_older(panel, tmp_path)
     assert installer.state is RuntimeState.OUTDATED
     assert f"The module is version {VERSION}, its runtime 0.0.9." in ui.runtimeMessageLabel.text
     assert "Press Update" in ui.runtimeMessageLabel.text
@@ -193,12 +198,7 @@ def test_a_runtime_of_another_version_is_told_with_its_remedy(open_without, tmp_
 def test_another_folder_is_looked_at_anew_also_while_it_is_typed(open_without, tmp_path):
     panel = open_without()
     ui, installer = panel.ui, panel.runtime.installer
-    ui.runtimeInstallButton.click()
-    settle(panel)
-    current = tmp_path / "runtime" / "current.json"
-    current.write_text(current.read_text().replace(f'"version": "{VERSION}"', '"version": "0.0.9"'))
-    panel.runtime.refresh()
-    settle(panel)
+    install_older(panel, tmp_path)
     assert installer.state is RuntimeState.OUTDATED
     for typed in ("e", "els", "else"):
         ui.runtimeFolderEdit.currentPath = str(tmp_path / typed)
