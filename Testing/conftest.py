@@ -1,5 +1,6 @@
 """Fixtures every test may use."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -13,6 +14,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+# By default the collector goes through PyTorch, Flower and what other tests left again and again.
+gc.set_threshold(50_000, 10, 10)
 # Workers under test keep what they learn of this computer's speed to themselves.
 _speeds = tempfile.TemporaryDirectory(prefix="fedseg-speeds-", ignore_cleanup_errors=True)
 os.environ["FEDSEG_SPEEDS"] = str(Path(_speeds.name) / "speeds.json")

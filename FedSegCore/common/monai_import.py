@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from FedSegCore.common.quick_start import without_collecting
+
 _UNUSED = ("ignite", "matplotlib.pyplot", "scipy.signal")
 """MONAI's engines, plots and filters; ignite brings most of torch.distributed with it."""
 
@@ -18,7 +20,8 @@ def import_monai() -> None:
     hidden = [name for name in _UNUSED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None makes an import fail, as documented
     try:
-        importlib.import_module("monai")
+        with without_collecting():
+            importlib.import_module("monai")
     finally:
         for name in hidden:
             del sys.modules[name]

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from FedSegCore.common.errors import CannotDoHereError
+from FedSegCore.common.quick_start import without_collecting
 
 SUPPORTED = "1.41"
 """The Flower minor version all roles of a federation run."""
@@ -33,7 +34,8 @@ def require_flower(replaced: Mapping[str, tuple[str, ...]]) -> tuple[Any, ...]:
     for name, attributes in replaced.items():
         try:
             # import_module: some Flower packages re-export a function under its module's name
-            module = importlib.import_module(name)
+            with without_collecting():
+                module = importlib.import_module(name)
         except ImportError as error:
             raise _refusal(f"This Flower has no {name}.") from error
         missing = [attribute for attribute in attributes if not hasattr(module, attribute)]

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 import psutil
 
 import FedSegCore
+from FedSegCore.common import quick_start
 
 TASK_POLL_VARIABLE = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
 """How often a SuperExec asks whether there is something to run (environment variable, seconds)."""
@@ -62,7 +62,7 @@ class Child:
 
     Attributes:
         name: what people read (``"SuperNode"``).
-        module: Python module to run; never a script found on PATH, never code of the working folder.
+        module: Python module whose ``main`` is run.
         arguments: its command line; no secrets, since other users can read it.
         environment: its whole environment.
         log: file its output is appended to.
@@ -79,7 +79,7 @@ class Child:
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             return subprocess.Popen(
-                [sys.executable, "-P", "-m", self.module, *self.arguments],
+                [*quick_start.command(self.module), *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=subprocess.STDOUT,

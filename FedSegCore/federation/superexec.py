@@ -4,7 +4,6 @@ import argparse
 import logging
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 import httpx
 
+from FedSegCore.common import quick_start
 from FedSegCore.federation.flower_version import require_flower
 from FedSegCore.federation.process_group import follow_parent
 
@@ -52,7 +52,7 @@ class _Task:
 
 
 class PythonExecutor:
-    """Starts a task as ``python -m runner``; the token goes in a private file that the runner deletes as it begins.
+    """Starts a task as the runner's process; the token goes in a private file that the runner deletes as it begins.
 
     Where the computer is so busy that a runner has not begun after ``CLAIM_S``, Flower gives the task out anew. Such a
     runner is ended, and ``MOST_STARTING`` start at a time: else processes in vain would gather until nothing starts
@@ -80,7 +80,7 @@ class PythonExecutor:
         descriptor, token_file = tempfile.mkstemp(prefix=_PREFIX, dir=self._folder)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(spec.token)
-        command = [sys.executable, "-P", "-m", self._runner, "--folder", str(self._folder)]
+        command = [*quick_start.command(self._runner), "--folder", str(self._folder)]
         command += ["--runtime-api-address", spec.runtime_api_address, "--token-file", token_file]
         if spec.root_certificates_path:
             command += ["--root-certificates", spec.root_certificates_path]

@@ -96,7 +96,8 @@ def _unpack_server(content: bytes, *_: object, **__: object) -> Path:
     return folder
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Play SuperExec, or the server app that it starts."""
     if "--token-file" in sys.argv:
         run_stock_server_app()
     else:

@@ -191,11 +191,12 @@ def test_tokens_that_nobody_read_do_not_gather(tmp_path: Path) -> None:
 SLOW_RUNNER = """
 import time
 from FedSegCore.federation.superexec import begin, task_arguments
-arguments = task_arguments()
-while not (arguments.folder / "may-begin").exists():
-    time.sleep(0.02)
-begin(arguments)
-time.sleep(600)
+def main():
+    arguments = task_arguments()
+    while not (arguments.folder / "may-begin").exists():
+        time.sleep(0.02)
+    begin(arguments)
+    time.sleep(600)
 """
 
 

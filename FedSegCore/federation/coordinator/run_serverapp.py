@@ -37,7 +37,3 @@ def main() -> None:
     sys.argv += ["--root-certificates", str(arguments.root_certificates)]
     begin(arguments)
     cli.flwr_serverapp()
-
-
-if __name__ == "__main__":
-    main()

@@ -191,7 +191,3 @@ def _flags(folder: CoordinatorFolder) -> list[str]:
         *("--superexec-auth-secret-file", str(folder.superexec_secret)),
         "--disable-runtime-dependency-installation",
     ]
-
-
-if __name__ == "__main__":
-    main()

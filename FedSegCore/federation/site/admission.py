@@ -3,11 +3,11 @@
 import json
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from FedSegCore.common import quick_start
 from FedSegCore.common.errors import CannotDoHereError
 from FedSegCore.common.files import write_text
 from FedSegCore.federation.log_tail import LARGEST_LOG, cut_log
@@ -122,7 +122,7 @@ def _node_id_file(folder: SiteFolder) -> Path:
 
 
 def _asked(folder: SiteFolder) -> Answer:
-    command = [sys.executable, "-P", "-m", "FedSegCore.federation.site.ask_admission", "--folder", str(folder.path)]
+    command = [*quick_start.command("FedSegCore.federation.site.ask_admission"), "--folder", str(folder.path)]
     environment = child_environment(folder.flower_home, 1)
     try:
         done = subprocess.run(

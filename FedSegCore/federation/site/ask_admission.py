@@ -106,7 +106,3 @@ def main() -> None:
     except (OSError, ValueError, httpx.TransportError, AnswerRefusedError) as error:
         sys.exit(type(error).__name__)
     sys.stdout.write(json.dumps({"admission": answer.admission.value, "status": answer.status}) + "\n")
-
-
-if __name__ == "__main__":
-    main()

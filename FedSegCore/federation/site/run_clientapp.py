@@ -35,7 +35,7 @@ _NEEDED = {
     "flwr.clientapp.client_app": ("LoadClientAppError",),
 }
 
-_log = logging.getLogger("FedSegCore.federation.site.run_clientapp")
+_log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -89,7 +89,3 @@ def _installed_app(folder: SiteFolder) -> Any:
 
 def _give_up(_signal: int, _frame: FrameType | None) -> None:
     raise CancelledError
-
-
-if __name__ == "__main__":
-    main()

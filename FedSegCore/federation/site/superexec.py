@@ -2,5 +2,7 @@
 
 from FedSegCore.federation.superexec import run
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Run it; never returns normally."""
     run("CLIENT_APP", "FedSegCore.federation.site.run_clientapp")

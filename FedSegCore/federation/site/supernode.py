@@ -148,8 +148,7 @@ def _config_of_approved(folder: SiteFolder, read: Callable[[Any, Any], Any]) -> 
     return config
 
 
-def main() -> None:
-    """Run SuperNode for a site's folder until it is told to stop, is expelled, or its parent ends."""
+def _run() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
@@ -179,5 +178,6 @@ def main() -> None:
     cli.flower_supernode()
 
 
-if __name__ == "__main__":
-    end_with(main)
+def main() -> None:
+    """Run SuperNode for a site's folder until it is told to stop, is expelled, or its parent ends."""
+    end_with(_run)

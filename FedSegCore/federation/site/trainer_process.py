@@ -24,7 +24,7 @@ from FedSegCore.federation.site.folder import SOCKET_PREFIX, SiteFolder
 
 _WAITING_CALLS = 16
 
-_log = logging.getLogger("FedSegCore.federation.site.trainer_process")
+_log = logging.getLogger(__name__)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -64,7 +64,3 @@ def main() -> None:
         shutil.rmtree(home, ignore_errors=True)
     # Nothing is left to be written, and taking torch down in order takes seconds.
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
