@@ -1,12 +1,17 @@
 """The part of the Segment tab that shows a result: volumes, what to check, Undo."""
 
 import html
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qt
 from slicer.i18n import tr as _
 
+from .Background import onThread
+from .Errors import UserError
+from .QtTimer import callLater
+from .ResultNumbers import Measured, editedRows, imageOf, layersOf, measure, stateOf
 from .ResultPlace import placeOf
 from .SaveDialog import askFileToWrite
 from .SegmentationResult import ResultRow
@@ -42,6 +47,8 @@ class ResultPanel:
         self._outcome: Outcome | None = None
         self._outcomes: dict[str, Outcome] = {}
         self._takenBack: set[str] = set()
+        self._states: dict[str, object] = {}  # of the segmentations at the time they were measured
+        self._measuring: object = None
         self._prepareTable()
         self.ui.undoButton.connect("clicked(bool)", self._onUndo)
         self.ui.exportButton.connect("clicked(bool)", self._onExport)
@@ -49,13 +56,14 @@ class ResultPanel:
 
     def clear(self) -> None:
         """Show nothing."""
-        self._volume = self._outcome = None
+        self._volume = self._outcome = self._measuring = None
         self._key = ""
         self.ui.resultCollapsibleButton.setVisible(False)
 
     def keep(self, outcome: Outcome) -> None:
         """Remember what was found in a volume or a moment, to show it whenever that is chosen."""
         self._outcomes[outcome.place] = outcome
+        self._states[outcome.place] = stateOf(outcome.node.GetSegmentation())
         self._takenBack.discard(outcome.place)
 
     def choose(self, volume: "vtkMRMLScalarVolumeNode | None") -> bool:
@@ -66,15 +74,24 @@ class ResultPanel:
             self.clear()
             return False
         self._fill(outcome, volume)
+        self._measureIfEdited()
         return True
+
+    def refresh(self) -> None:
+        """Look whether what is shown was edited meanwhile, as when the module is entered."""
+        if self._outcome is not None:
+            self.choose(self._volume)
 
     def forget(self) -> None:
         """Forget everything, as when the scene is closed."""
         self._outcomes.clear()
+        self._states.clear()
         self._takenBack.clear()
         self.clear()
 
     def _fill(self, outcome: Outcome, volume: "vtkMRMLScalarVolumeNode") -> None:
+        if outcome.place != self._key:
+            self._measuring = None
         self._outcome, self._volume, self._key = outcome, volume, outcome.place
         self.ui.resultTable.setHorizontalHeaderItem(2, qt.QTableWidgetItem(_meanCaption(outcome.intensityUnit)))
         self._fillTable(outcome.rows)
@@ -90,7 +107,37 @@ class ResultPanel:
         self.ui.undoButton.enabled = possible
         self.ui.undoButton.text = _("Redo") if self._isTakenBack() and possible else _("Undo")
         for widget in (self.ui.resultTable, self.ui.checkLabel):
-            widget.enabled = not self._isTakenBack()
+            widget.enabled = not self._isTakenBack() and self._measuring is None
+
+    def _measureIfEdited(self) -> None:
+        """Measure what is shown where it is no longer what was measured; its table is dimmed meanwhile."""
+        volume, key, outcome = self._volume, self._key, self._outcome
+        segmentation = outcome.node.GetSegmentation()
+        state = stateOf(segmentation)
+        if self._isTakenBack() or state in (self._states[key], self._measuring):
+            return
+        self._measuring = state
+
+        def show(rows: tuple[ResultRow, ...], words: str) -> None:
+            if (self._key, self._measuring) == (key, state):
+                self._states[key], self._measuring = state, None
+                self._outcomes[key] = replace(outcome, rows=rows, edited=words)
+                self.choose(volume)
+
+        def done(found: dict[str, Measured]) -> None:
+            show(editedRows(segmentation, found, outcome.rows), _("Edited since, and measured again."))
+
+        def failed(error: UserError) -> None:
+            show(outcome.rows, f"{error.cause} {error.remedy}")
+
+        try:
+            layers, (image, ijkToRas) = layersOf(segmentation), imageOf(volume)
+        except ValueError as error:
+            failed(_unmeasurable(error))
+            return
+        self.update()
+        self._sayHow()
+        onThread(callLater, lambda: measure(layers, image, ijkToRas), done, failed, _unmeasurable)
 
     def _onUndo(self, _checked: bool = False) -> None:
         volume, key = self._volume, self._key
@@ -108,8 +155,13 @@ class ResultPanel:
         return self._key in self._takenBack
 
     def _sayHow(self) -> None:
-        back = _("What was there before is back. Redo shows this result again.")
-        self.ui.resultLabel.text = back if self._isTakenBack() else resultWords(self._outcome)
+        if self._isTakenBack():
+            words = _("What was there before is back. Redo shows this result again.")
+        elif self._measuring is not None:
+            words = _("Edited since: it is being measured again.")
+        else:
+            words = resultWords(self._outcome)
+        self.ui.resultLabel.text = words
 
     def _onExport(self, _checked: bool = False) -> None:
         kinds = ["Slicer (*.seg.nrrd)", "NIfTI (*.nii.gz)", "NRRD (*.nrrd)"]
@@ -172,6 +224,14 @@ class ResultPanel:
             self.ui.resultTable.setItem(number, column, item)
 
 
+def _unmeasurable(_error: Exception) -> UserError:
+    return UserError(
+        "result.not-measured",
+        _("The result was edited since and cannot be measured: the table has the model's numbers."),
+        _("Measure it with the module Segment Statistics."),
+    )
+
+
 def _meanCaption(unit: str) -> str:
     return _("Mean ({unit})").format(unit=unit) if unit else _("Mean")
 
@@ -204,6 +264,7 @@ def resultWords(outcome: Outcome) -> str:
             seconds=outcome.seconds,
             device=_("the graphics card") if outcome.device.startswith("cuda") else _("the processor"),
         ),
+        *([outcome.edited] if outcome.edited else []),
         *outcome.notes,
         *([] if outcome.isTrusted else [_("Signer unknown: nobody has said here whose model this is.")]),
         _("Not a medical device: check the result before you use it."),

@@ -71,6 +71,7 @@ class SegmentTab:
             self._inspectedVolume = None
         self._listReleases()
         self._onParameters()
+        self.result.refresh()
         self.queue.refresh()
 
     def announce(self, release: str) -> None:

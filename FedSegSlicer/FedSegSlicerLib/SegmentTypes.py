@@ -87,6 +87,7 @@ class Outcome:
         checks: why the whole result needs a look, in words; what concerns one structure is in its row.
         place: ``ResultPlace.key`` of where it is.
         isTrusted: the release is signed by the coordinator of this computer's site.
+        edited: that somebody changed it since, and whether the rows are of what it is now; ``""`` where nobody did.
     """
 
     node: "vtkMRMLSegmentationNode"
@@ -100,6 +101,7 @@ class Outcome:
     checks: tuple[str, ...] = ()
     place: str = ""
     isTrusted: bool = False
+    edited: str = ""
 
 
 @dataclass(frozen=True)

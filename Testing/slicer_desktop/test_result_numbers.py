@@ -1,0 +1,130 @@
+"""A result that was edited is measured again: no volume in the table is one that is no longer there."""
+
+import numpy as np
+import pytest
+import slicer
+from FedSegSlicerLib.ResultNumbers import Layer, Measured, measure
+from FedSegSlicerLib.SegmentationResult import findResult
+from panel_helpers import outcome_to_check, show_result, table_of
+from scene_helpers import load_volume, wait_until
+from vtk.util.numpy_support import vtk_to_numpy
+
+pytestmark = pytest.mark.slicer
+
+SPACING = np.diag([-2.0, 3.0, 5.0, 1.0])  # 30 mm³ a voxel, mirrored
+
+
+def test_volumes_and_means_by_hand():
+    image = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+    labels = np.zeros((2, 2, 3), np.uint8)
+    labels[0, 0] = (1, 1, 4)
+    labels[1, 1, 2] = 4
+    shared = Layer(labels, (3, 1, 2), SPACING, {"a": 1, "b": 4, "empty": 3})
+    outside = Layer(np.ones((1, 1, 4), np.int16), (4, 4, 3), SPACING, {"half outside": 1})
+    finer = Layer(np.ones((2, 2, 2), np.uint8), (0, 0, 0), np.diag([1.0, 1.0, 1.0, 1.0]), {"finer": 1})
+    nothing = Layer(np.zeros((0, 0, 0), np.uint8), (0, 0, 0), SPACING, {"nothing": 1})
+    found = measure([shared, outside, finer, nothing], image, SPACING)
+    # voxel (k, j, i) holds 30 k + 6 j + i
+    assert found["a"] == Measured(pytest.approx(0.06), (69 + 70) / 2)
+    assert found["b"] == Measured(pytest.approx(0.06), (71 + 107) / 2)
+    assert found["empty"] == found["nothing"] == Measured(0.0, None)
+    assert found["half outside"] == Measured(pytest.approx(0.12), (118 + 119) / 2)
+    assert found["finer"] == Measured(pytest.approx(0.008), None)
+
+
+def test_a_label_map_with_negative_values_is_refused():
+    layer = Layer(np.full((1, 1, 1), -1, np.int16), (0, 0, 0), SPACING, {"a": 1})
+    with pytest.raises(ValueError, match="negative"):
+        measure([layer], np.zeros((1, 1, 1)), SPACING)
+
+
+def erase_half(volume, segment):
+    """Clear a segment in the upper half of the volume, as the editor does: in place; return the voxels left."""
+    segmentation = findResult(volume).GetSegmentation()
+    image = segmentation.GetSegment(segment).GetRepresentation("Binary labelmap")
+    value = segmentation.GetSegment(segment).GetLabelValue()
+    voxels = vtk_to_numpy(image.GetPointData().GetScalars())
+    upper = voxels[len(voxels) // 2 :]
+    upper[upper == value] = 0
+    image.GetPointData().GetScalars().Modified()
+    image.Modified()
+    return int((voxels == value).sum())
+
+
+def enter_again(panel):
+    panel.widget.exit()
+    panel.widget.enter()
+
+
+def test_an_edited_result_is_measured_again_when_the_module_is_entered(open_panel, patients):
+    volume = load_volume(patients["CT"], "CT abdomen")
+    panel = open_panel()
+    panel.ready()
+    panel.ui.segmentButton.click()
+    panel.idle()
+    ui, before = panel.ui, table_of(panel.ui)
+    enter_again(panel)
+    slicer.app.processEvents()
+    assert table_of(ui) == before
+    assert "dited" not in ui.resultLabel.text
+
+    findResult(volume).GetSegmentation().GetSegment("Segment_1").SetName("Leber")
+    enter_again(panel)
+    assert "dited" not in ui.resultLabel.text  # another name changes no number
+
+    left = erase_half(volume, "Segment_1")
+    enter_again(panel)
+    assert "being measured" in ui.resultLabel.text
+    assert not ui.resultTable.isEnabled()
+    wait_until(lambda: ui.resultTable.isEnabled())
+    assert "Edited since, and measured again. " in ui.resultLabel.text
+    after = table_of(ui)
+    assert after[0] == ("Leber", f"{left * np.prod(volume.GetSpacing()) / 1000:,.1f}")
+    assert after[1:] == before[1:]  # marks and all
+    means = [ui.resultTable.item(row, 2).text() for row in range(len(after))]
+    mask = np.zeros(slicer.util.arrayFromVolume(volume).shape, bool)
+    labels = findResult(volume).GetSegmentation().GetSegment("Segment_1").GetRepresentation("Binary labelmap")
+    first, shape = labels.GetExtent()[::2], labels.GetDimensions()
+    inside = tuple(slice(a, a + n) for a, n in zip(first[::-1], shape[::-1], strict=True))
+    mask[inside] = vtk_to_numpy(labels.GetPointData().GetScalars()).reshape(shape[::-1]) == 1
+    assert means[0] == f"{slicer.util.arrayFromVolume(volume)[mask].mean():,.0f}"
+
+    ui.undoButton.click()
+    assert not ui.resultCollapsibleButton.isVisible()
+
+
+def test_segments_that_were_added_and_removed_are_in_the_table(open_panel, patients):
+    volume = load_volume(patients["CT"], "CT abdomen")
+    panel = open_panel()
+    panel.ready()
+    panel.ui.segmentButton.click()
+    panel.idle()
+    segmentation = findResult(volume).GetSegmentation()
+    copy = slicer.vtkSegment()
+    copy.DeepCopy(segmentation.GetSegment("Segment_2"))
+    copy.SetName("copy of the kidney")
+    volumes = dict(table_of(panel.ui))
+    kidney = next(volume for name, volume in volumes.items() if name.startswith("Right kidney"))
+    segmentation.RemoveSegment("Segment_3")
+    segmentation.AddSegment(copy, "mine")
+    enter_again(panel)
+    wait_until(lambda: panel.ui.resultTable.isEnabled())
+    after = dict(table_of(panel.ui))
+    assert not any(name.startswith("Left kidney") for name in after)
+    assert after["Copy of the kidney"] == kidney
+
+
+def test_what_cannot_be_measured_is_told(open_panel, patients):
+    volume = load_volume(patients["CT"], "CT abdomen")
+    panel = open_panel()
+    panel.ready()
+    outcome = outcome_to_check(volume)
+    show_result(panel, outcome, volume)
+    segmentation = outcome.node.GetSegmentation()
+    segmentation.AddSegment(slicer.vtkSegment(), "surface")  # with no label map, like a segment of an STL file
+    segmentation.GetSegment("surface").RemoveRepresentation("Binary labelmap")
+    before = table_of(panel.ui)
+    enter_again(panel)
+    assert "cannot be measured: the table has the model's numbers" in panel.ui.resultLabel.text
+    assert table_of(panel.ui) == before
+    assert panel.ui.resultTable.isEnabled()
