@@ -37,7 +37,7 @@ class RuntimePanel:
     Args:
         ui: the widgets of FedSegSlicer.ui by name.
         installer: what does the work.
-        sessions: whose workers are those of the runtime; what one is doing is never cut off.
+        sessions: of the tabs, which tell of a runtime of another version.
         onChanged: called when there is another runtime than before, or none any more.
     """
 
@@ -157,7 +157,7 @@ class RuntimePanel:
 
     def _isFree(self) -> bool:
         """Return whether no worker has something to do; else say so."""
-        if any(session.isBusy() for session in self._sessions):
+        if any(session.isBusy() for session in WorkerSession.everyOne()):
             self._isOpen = True
             self.installer.refuse(problemOf("runtime.working"))
             return False
@@ -200,7 +200,8 @@ class RuntimePanel:
             self._look()
 
     def _renewWorkers(self) -> None:
-        for session in self._sessions:
+        """End all workers of the runtime as soon as they have nothing to do; what one is doing is never cut off."""
+        for session in WorkerSession.everyOne():
             session.renew()
 
     # What is told

@@ -1,8 +1,9 @@
 """A worker whenever one is needed: started on the first request, greeted, started again after it has gone."""
 
 import logging
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from . import PROTOCOL, VERSION
 from .Errors import UserError
@@ -32,6 +33,8 @@ class WorkerSession:
         callLater: see CallLater.
     """
 
+    _everyOne: ClassVar[weakref.WeakSet] = weakref.WeakSet()
+
     def __init__(
         self, locator: RuntimeLocator, makeProcess: Callable[[], WorkerProcessProtocol], callLater: CallLater
     ) -> None:
@@ -46,6 +49,12 @@ class WorkerSession:
         self._isOld = False
         self._greeted = False
         self._log: list[str] = []
+        WorkerSession._everyOne.add(self)
+
+    @staticmethod
+    def everyOne() -> "list[WorkerSession]":
+        """Return all sessions of this Slicer, those of scripts included: their workers run from the same runtime."""
+        return list(WorkerSession._everyOne)
 
     def request(
         self,

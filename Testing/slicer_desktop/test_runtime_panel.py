@@ -234,10 +234,18 @@ def test_what_runs_is_not_cut_off_by_repair_and_removal(open_without, releases, 
     panel.idle()
     assert findResult(panel.parameters.inputVolume) is not None, ui.messageLabel.text
     wait_until(lambda: not panel.logic.session.isBusy())
+    writeSetting(RUNTIME, sys.executable)
+    scripted, told = panel.widget.logic.makeSession(), []
+    scripted.request("releases", {"folder": str(releases)}, told.append, told.append)
+    assert not panel.runtime._isFree()  # nor is what a script does cut off
+    wait_until(lambda: told)
+    assert scripted.isRunning()
+    writeSetting(RUNTIME, "")
     answering("Remove")
     ui.runtimeRemoveButton.click()
     settle(panel)
     assert not (tmp_path / "runtime").exists()
+    wait_until(lambda: not scripted.isRunning())
 
 
 def test_options_are_kept_and_decide_what_is_planned(open_without, tmp_path):

@@ -53,6 +53,10 @@ def test_what_cannot_be_done_is_raised_with_its_remedy(releases, patients, tmp_p
     writeSetting(RELEASES_FOLDER, str(releases))  # as the Segment tab keeps it
     outcome = logic.segment(volume, release="tiny-CT-v1", modality="CT", device="cpu")
     assert (outcome.release, outcome.device) == ("tiny-CT-v1", "cpu")
+    assert worker in worker.everyOne()
+    worker.renew()  # as the runtime panel does before it repairs or removes the runtime
+    wait_until(lambda: not worker.isRunning())
+    assert logic.segment(volume, modality="CT").release == "tiny-CT-v2"
     logic.close()
     wait_until(lambda: not worker.isRunning())
 
