@@ -4,10 +4,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import slicer
-from slicer.i18n import tr as _
 
 from .ResultPieces import Pieces
-from .SegmentationResult import RELEASE, ROLE, Former, findResult, keepNamesAndColors, placeResult, show, undo
+from .SegmentationResult import (
+    RELEASE,
+    ROLE,
+    Former,
+    findResult,
+    keepNamesAndColors,
+    placeResult,
+    resultName,
+    show,
+    undo,
+)
 
 if TYPE_CHECKING:
     from slicer import (
@@ -155,9 +164,7 @@ class FramePlace:
 
     def _newSequence(self) -> "vtkMRMLSequenceNode":
         results = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode")
-        results.SetName(
-            slicer.mrmlScene.GenerateUniqueName(_("{volume} segmentation").format(volume=self._images.GetName()))
-        )
+        results.SetName(resultName(self._images))
         results.SetIndexName(self._images.GetIndexName())
         results.SetIndexUnit(self._images.GetIndexUnit())
         results.SetIndexType(self._images.GetIndexType())

@@ -88,7 +88,9 @@ class Entry:
         if self.modalities and not hasFailed:
             named = ", ".join(modalityName(modality) for modality in self.modalities)
             words = _("{state}, as {modality}").format(state=words, modality=named)
-        return ". ".join([" ".join([words, f"({counted})"]) if counted else words, *self._checkWords()])
+        told = [counted, words] if hasFailed else [f"{words} ({counted})" if counted else words]
+        *first, last = [sentence for sentence in (*told, *self._checkWords()) if sentence]
+        return ". ".join([*(sentence.removesuffix(".") for sentence in first), last])
 
     def _checkWords(self) -> list[str]:
         if not self.toCheck:

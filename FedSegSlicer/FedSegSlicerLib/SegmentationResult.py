@@ -64,6 +64,12 @@ def findResult(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> "slicer.vtkMRMLS
     return None
 
 
+def resultName(source: "slicer.vtkMRMLNode") -> str:
+    """Return what to call the result of a volume or a sequence; a name that was given up is free again."""
+    scene, name = source.GetScene(), _("{volume} segmentation").format(volume=source.GetName())
+    return str(name if scene.GetFirstNodeByName(name) is None else scene.GenerateUniqueName(name))
+
+
 def segmentedVolume(node: "slicer.vtkMRMLSegmentationNode") -> "slicer.vtkMRMLScalarVolumeNode | None":
     """Return the volume that a result was made of; None if it is gone, or a moment of a sequence."""
     return node.GetNodeReference(ROLE) if node.GetScene() is not None else None
@@ -90,7 +96,7 @@ def placeResult(
     if node is None:
         node = scene.CreateNodeByClass("vtkMRMLSegmentationNode")
         node.UnRegister(None)
-        node.SetName(scene.GenerateUniqueName(_("{volume} segmentation").format(volume=volumeNode.GetName())))
+        node.SetName(resultName(volumeNode))
         former = Former(node, None, "")
         node.SetAndObserveSegmentation(segmentation)
         scene.AddNode(node)

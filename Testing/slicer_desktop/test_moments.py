@@ -55,7 +55,7 @@ def test_the_result_of_the_moment_that_is_shown_is_shown(heart):
     heart.run()
     words = ui.queueTable.item(0, 1).text()
     assert "same value" in words
-    assert "(2 of 3 done)" in words
+    assert words.startswith("2 of 3 done. Every voxel of this image")
     assert "to check, in moments 1, 2" in words  # an untrained network
     assert ui.resultCollapsibleButton.isVisible()  # of the last moment that has one
     heart.go(2)

@@ -91,6 +91,9 @@ def test_undo_and_redo_of_a_second_run_and_undo_of_the_first(open_panel, patient
     panel.ui.undoButton.click()
     assert findResult(volume) is None
     assert not panel.ui.resultCollapsibleButton.isVisible()
+    panel.ui.segmentButton.click()
+    panel.idle()
+    assert findResult(volume).GetName() == "CT abdomen segmentation"  # and not another number every time
 
 
 def test_several_volumes_are_marked_segmented_and_told(open_panel, patients):
