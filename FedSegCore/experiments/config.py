@@ -196,7 +196,7 @@ def read_experiment(path: Path) -> ExperimentConfig:
     """Read and check an experiment's TOML file, and everything its federations are made of.
 
     ``base = "other.toml"`` names a file beside it whose entries hold where this one says nothing; tables are merged,
-    lists replaced.
+    lists replaced. What was found out in the base's runs is not said of this one's.
 
     Raises:
         BadInputError: as ``common.toml_file.read_toml``; ``experiment.base``: the base has a base itself;
@@ -209,6 +209,7 @@ def read_experiment(path: Path) -> ExperimentConfig:
             raise BadInputError(
                 "experiment.base", f"The base of {path.name} has a base itself.", "Name the first one as the base."
             )
+        other.pop("findings", None)
         raw = merged(other, raw)
     config = check_toml(raw, path, ExperimentConfig, "experiment")
     for budget in config.budgets:

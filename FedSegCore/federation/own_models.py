@@ -29,7 +29,7 @@ def without_expelled(state: GroupState, admitted: Collection[tuple[str, int]] | 
 
 
 def own_models(made: Aggregate, before: GroupState, left: Collection[str]) -> Callable[[str], Arrays] | None:
-    """Return site → its own model: what the round made, else what it had; KeyError where it has none.
+    """Return site → its own model: what the round made of its answer, or of what it had; KeyError where it has none.
 
     Args:
         made: the round's result.
@@ -46,7 +46,8 @@ def own_models(made: Aggregate, before: GroupState, left: Collection[str]) -> Ca
         except KeyError:
             if site in left:
                 raise
-            return before.site_models[site]
+            had = before.site_models[site]
+            return had if made.absent_model is None else made.absent_model(site, had)
 
     return own_model
 

@@ -111,6 +111,8 @@ def test_a_file_may_build_on_another(tmp_path: Path) -> None:
     assert (config.name, config.seeds, config.settings["local"].title) == ("child", (7,), "alone")
     assert config.settings["local"].pooling == "local"
     assert config.sites == parent.sites
+    assert parent.findings
+    assert config.findings == ()  # they are of the parent's runs
     mine, theirs = (one.federation_of("flames", "quick", 0) for one in (config, parent))
     assert mine == theirs.model_copy(update={"name": "child", "rounds": 3})
     grandchild = tmp_path / "grandchild.toml"

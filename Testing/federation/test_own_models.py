@@ -7,6 +7,8 @@ from numpy.testing import assert_array_equal
 
 from FedSegCore.common.errors import FedSegError
 from FedSegCore.federation.aggregation.batch_norm import without_sites
+from FedSegCore.federation.aggregation.registry import build_rule
+from FedSegCore.federation.aggregation.rule import SiteUpdate
 from FedSegCore.federation.config import AggregationConfig
 from FedSegCore.federation.coordinator.folder import AdmittedSite, CoordinatorFolder, CoordinatorSettings
 from FedSegCore.federation.federated_run import run_in_process
@@ -14,14 +16,15 @@ from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.server_app import admitted_sites
 
 FLAMES = AggregationConfig(rule="flames", options={"alpha": 0.75})
+MIXED = AggregationConfig(rule="flames", options={"alpha": 0.75, "absent": "mix"})
 
 
 def value(model) -> float:
     return float(model["b"][0])
 
 
-def finished(folder, trainers, asked=lambda site, number: True, rounds=3, **changes):
-    run = Run(folder, federation(rounds=rounds, aggregation=FLAMES, **changes), trainers)
+def finished(folder, trainers, asked=lambda site, number: True, rounds=3, aggregation=FLAMES):
+    run = Run(folder, federation(rounds=rounds, aggregation=aggregation), trainers)
     run.participation = asked
     run.loop().run()
     return FederationOutcome.load(folder).groups["CT"]
@@ -45,6 +48,42 @@ def test_a_site_that_missed_a_round_goes_on_from_its_own_model(tmp_path):
     # equal sizes: c's mix after round 1 is 0.75·2 + 0.25·(4 + 8)/2
     assert value(sites["c"].received[3]) == 3.0
     assert set(group.site_models) == {"a", "b", "c"}
+
+
+def flames(**options):
+    """Return the rule at the begin of a round of a model with a number, a counter and a layer of BatchNorm."""
+    rule = build_rule(AggregationConfig(rule="flames", options={"batch_norm": "local", **options}))
+    rule.begin(_counting_model(0.0), {"batch-norm/away/n.weight": np.full(2, 7.0, np.float32),
+                                      "batch-norm/away/n.running_mean": np.full(2, 8.0, np.float32)}, {})  # fmt: skip
+    return rule
+
+
+def test_the_mix_of_a_site_that_is_away_by_hand():
+    rule = flames(absent="mix")
+    for site, number, examples in (("a", 3.0, 1), ("b", 6.0, 2), ("idle", 99.0, 0)):
+        rule.fold(SiteUpdate(site, _counting_model(number), examples))
+    mixed = rule.finish().absent_model("away", _counting_model(9.0, counter=4))
+    # with the one that is away N = 3; a and b weigh 1 and 1/2, and 4 is their mean
+    assert value(mixed) == pytest.approx((0.1 + 1 / 3) * 9.0 + (0.9 - 1 / 3) * 4.0)
+    assert mixed["counter"] == 4
+    assert (mixed["n.weight"][0], mixed["n.running_mean"][0]) == (7.0, 8.0)  # as it left them
+
+
+def test_nothing_is_mixed_where_nobody_trained_or_nobody_asked_for_it():
+    kept = _counting_model(9.0)
+    for options, sent in (({"absent": "mix"}, []), ({"absent": "mix"}, [("a", 0)]), ({}, [("a", 1), ("b", 1)])):
+        rule = flames(**options)
+        for site, examples in sent:
+            rule.fold(SiteUpdate(site, _counting_model(3.0), examples))
+        assert rule.finish().absent_model("away", kept) is kept
+
+
+def test_a_site_that_is_away_goes_on_being_mixed(tmp_path):
+    group = finished(tmp_path, pair(), lambda site, number: site == "a" or number == 1, aggregation=MIXED)
+    assert value(group.model_of("a")) == 13.0  # 5, alone: + 4, + 4
+    after_round_2 = 0.75 * 7.0 + 0.25 * 9.0
+    assert value(group.model_of("b")) == 0.75 * after_round_2 + 0.25 * 13.0
+    assert value(group.model_of("newcomer")) == 6.0
 
 
 def test_a_model_of_one_site_alone_goes_to_that_site_only(tmp_path):
@@ -72,12 +111,13 @@ class _CrashError(Exception):
 
 
 @pytest.mark.parametrize("broken_after", [1, 2, 3])
-@pytest.mark.parametrize("norms", ["share", "local"])
-def test_absences_come_to_the_same_bits_with_and_without_a_restart(tmp_path, broken_after, norms):
+@pytest.mark.parametrize(("norms", "absent"), [("share", "keep"), ("local", "keep"), ("local", "mix")])
+def test_absences_come_to_the_same_bits_with_and_without_a_restart(tmp_path, broken_after, norms, absent):
     def asked(site, number):
         return (site, number) not in {("b", 2), ("a", 3), ("b", 3), ("a", 4)} and number != 5
 
-    config = federation(rounds=6, aggregation={"rule": "flames", "options": {"batch_norm": norms}})
+    options = {"batch_norm": norms, "absent": absent}
+    config = federation(rounds=6, aggregation={"rule": "flames", "options": options})
     whole = run_in_process(config, pair(), tmp_path / "whole", participation=asked, make_model=_norm_model)
 
     def crash(event):
@@ -97,6 +137,11 @@ def test_absences_come_to_the_same_bits_with_and_without_a_restart(tmp_path, bro
 
 def _norm_model(network, seed):
     return {"b": np.zeros(4, np.float32), "n.weight": np.ones(2, np.float32), "n.running_mean": np.zeros(2, np.float32)}
+
+
+def _counting_model(number, counter=0):
+    norms = {"n.weight": np.ones(2, np.float32), "n.running_mean": np.zeros(2, np.float32)}
+    return {"b": np.full(4, number, np.float32), "counter": np.asarray(counter, np.int64), **norms}
 
 
 class _Leaving(AddingTrainer):

@@ -59,12 +59,21 @@ class BatchNormPolicy:
         if self._policy != "local" or not self._names:
             return inner
 
-        def site_model(site: str) -> dict[str, npt.NDArray[np.generic]]:
-            own = {name: self._norms[f"{_STATE}{site}/{name}"] for name in self._names}
-            base = inner.group_model if inner.site_model is None else inner.site_model(site)
-            return {**base, **own}
+        def with_own_norms(site: str, base: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+            return {**base, **{name: self._norms[f"{_STATE}{site}/{name}"] for name in self._names}}
 
-        return replace(inner, site_model=site_model, rule_state={**inner.rule_state, **self._norms})
+        def site_model(site: str) -> Arrays:
+            return with_own_norms(site, inner.group_model if inner.site_model is None else inner.site_model(site))
+
+        def absent_model(site: str, own: Arrays) -> Arrays:
+            return own if inner.absent_model is None else with_own_norms(site, inner.absent_model(site, own))
+
+        return replace(
+            inner,
+            site_model=site_model,
+            absent_model=absent_model,
+            rule_state={**inner.rule_state, **self._norms},
+        )
 
 
 def without_sites(rule_state: Arrays, sites: Collection[str]) -> dict[str, npt.NDArray[np.generic]]:

@@ -19,7 +19,8 @@ class Flames(FoldingRule):
     """ŵ_k = α·w_k + (1−α)·Σ_{j≠k} β_kj·w_j with β_kj = v_j / Σ_{i≠k} v_i; group model W = (1/N)·Σ w_k.
 
     N counts the sites with n_k > 0. A lone site gets its own model back, and W, which is that model then, is marked as
-    one that no other site may be sent. A site that did not answer gets nothing new. A site with n_k = 0 weighs nothing
+    one that no other site may be sent. A site that did not answer keeps its own model, or, with ``absent="mix"``, gets
+    α·(its own model) + (1−α)·Σ β_j·w_j of those that trained, N counting it, too. A site with n_k = 0 weighs nothing
     in any mix or in W; its own mix is the same formula. Only T = Σ v_j·w_j is kept in memory (float64), and only while
     updates come; each site's own model lies in the store, at the end T too, W is summed from there tensor by tensor,
     and a tensor of ŵ_k = α·w_k + (1−α)·(T − v_k·w_k)/(Σv − v_k) is computed when asked for.
@@ -31,6 +32,8 @@ class Flames(FoldingRule):
         sizes: v_j is 1/n_j (``"inverse"``, the paper), 1 (``"equal"``) or n_j (``"direct"``).
         update: what stands for w_k: the ``"weights"`` sent, or, with ``"fedgs"``, the received model moved by
             FedGS's accumulated update.
+        absent: what becomes of the own model of a site that did not answer: ``"keep"`` or ``"mix"``. The paper has no
+            such sites.
     """
 
     def __init__(
@@ -39,18 +42,26 @@ class Flames(FoldingRule):
         alpha_offset: float = 0.1,
         sizes: Literal["inverse", "equal", "direct"] = "inverse",
         update: Literal["weights", "fedgs"] = "weights",
+        absent: Literal["keep", "mix"] = "keep",
     ) -> None:
         self._alpha = alpha
         self._offset = alpha_offset
         self._sizes = sizes
         self._update = update
+        self._absent = absent
 
     def _start(self) -> None:
         self._sum = WeightedSum()
 
     def finish(self) -> Aggregate:
         """See ``AggregationRule.finish``; in a round in which nobody trained every site keeps the model it has."""
-        return replace(super().finish(), site_model=self._mix, alone=self._trained() < 2)
+        mixed = self._absent == "mix" and self._trained() > 0
+        return replace(
+            super().finish(),
+            site_model=self._mix,
+            absent_model=self._mix_of_absent if mixed else None,
+            alone=self._trained() < 2,
+        )
 
     def _take(self, update: SiteUpdate) -> None:
         if self._update == "fedgs":
@@ -72,11 +83,11 @@ class Flames(FoldingRule):
             total += np.asarray(self.store[site][name], np.float64)
         return (total / len(trained)).astype(self.model[name].dtype)
 
-    def alpha(self) -> float:
-        """Return α of the round so far."""
+    def alpha(self, absent: int = 0) -> float:
+        """Return α of the round so far, with ``absent`` more sites than have trained."""
         if self._alpha is not None:
             return self._alpha
-        return min(1.0, self._offset + 1.0 / max(1, self._trained()))
+        return min(1.0, self._offset + 1.0 / max(1, self._trained() + absent))
 
     def _trained(self) -> int:
         return sum(1 for count in self.counts.values() if count > 0)
@@ -94,6 +105,9 @@ class Flames(FoldingRule):
         if self._trained() - (1 if count > 0 else 0) == 0:
             return own
         return _Mix(own, self.store[_SUM], self.alpha(), self._size(count), self._sum.total)
+
+    def _mix_of_absent(self, _site: str, own: Arrays) -> Arrays:
+        return _Mix(own, self.store[_SUM], self.alpha(absent=1), 0.0, self._sum.total)
 
 
 class _Mix(Mapping[str, npt.NDArray[np.generic]]):

@@ -42,12 +42,15 @@ class Aggregate:
         group_model: the group's model: released, and sent to sites that have no model of their own.
         site_model: site id → that site's own model for the next round, computed when asked; KeyError where this round
             made none: the site keeps the one it has. None where every site gets the group model.
+        absent_model: (site id, the own model it has) → its own model for the next round, for a site that has not
+            answered; None where that stays as it is.
         rule_state: what the rule itself must remember for the next round (momentum …), saved with the group.
         alone: the group model is made of no more than one site's, so that it is sent to no other.
     """
 
     group_model: Arrays
     site_model: Callable[[str], Arrays] | None = None
+    absent_model: Callable[[str, Arrays], Arrays] | None = None
     rule_state: Arrays = field(default_factory=dict)
     alone: bool = False
 
