@@ -38,6 +38,15 @@ def test_a_label_map_with_negative_values_is_refused():
         measure([layer], np.zeros((1, 1, 1)), SPACING)
 
 
+def segmented(open_panel, patients):
+    volume = load_volume(patients["CT"], "CT abdomen")
+    panel = open_panel()
+    panel.ready()
+    panel.ui.segmentButton.click()
+    panel.idle()
+    return panel, volume
+
+
 def erase_half(volume, segment):
     """Clear a segment in the upper half of the volume, as the editor does: in place; return the voxels left."""
     segmentation = findResult(volume).GetSegmentation()
@@ -57,11 +66,7 @@ def enter_again(panel):
 
 
 def test_an_edited_result_is_measured_again_when_the_module_is_entered(open_panel, patients):
-    volume = load_volume(patients["CT"], "CT abdomen")
-    panel = open_panel()
-    panel.ready()
-    panel.ui.segmentButton.click()
-    panel.idle()
+    panel, volume = segmented(open_panel, patients)
     ui, before = panel.ui, table_of(panel.ui)
     enter_again(panel)
     slicer.app.processEvents()
@@ -94,11 +99,7 @@ def test_an_edited_result_is_measured_again_when_the_module_is_entered(open_pane
 
 
 def test_segments_that_were_added_and_removed_are_in_the_table(open_panel, patients):
-    volume = load_volume(patients["CT"], "CT abdomen")
-    panel = open_panel()
-    panel.ready()
-    panel.ui.segmentButton.click()
-    panel.idle()
+    panel, volume = segmented(open_panel, patients)
     segmentation = findResult(volume).GetSegmentation()
     copy = slicer.vtkSegment()
     copy.DeepCopy(segmentation.GetSegment("Segment_2"))
