@@ -1,10 +1,11 @@
 """Fixtures every test may use."""
 
 import gc
+import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,7 +42,20 @@ def real_data() -> Path:
 
 
 @pytest.fixture
-def fedseg(monkeypatch, capsys, caplog) -> Callable[..., SimpleNamespace]:
+def restored_log() -> Iterator[None]:
+    """Leave our own log as it was: what sends it to a file or a stream does so for the rest of the process."""
+    ours = logging.getLogger("FedSegCore")
+    level, propagate, handlers = ours.level, ours.propagate, ours.handlers[:]
+    yield
+    for handler in set(ours.handlers) - set(handlers):
+        ours.removeHandler(handler)
+        handler.close()
+    ours.setLevel(level)
+    ours.propagate = propagate
+
+
+@pytest.fixture
+def fedseg(monkeypatch, capsys, caplog, restored_log) -> Callable[..., SimpleNamespace]:
     """Run the fedseg command in this process through its entry point; gives its exit code, stdout and stderr."""
 
     def run(*arguments: object) -> SimpleNamespace:

@@ -254,23 +254,16 @@ def test_tensorboard_reads_the_metrics_and_a_restart_writes_no_round_twice(finis
     assert dice[0].wall_time == pytest.approx(fold.view.groups["CT"].closed[0].closed)
 
 
-def test_json_logs_have_codes_and_numbers_and_no_word_of_a_patient(tmp_path):
+def test_json_logs_have_codes_and_numbers_and_no_word_of_a_patient(tmp_path, restored_log):
     logger = logging.getLogger(f"{OURS}.some.place")
-    before = list(logging.getLogger(OURS).handlers)
+    log_to_json(tmp_path, "trainer")
+    logger.warning("case %s took %d s", "Doe^Jane", 12)
+    logger.error("%s", BadInputError("image.unreadable", "Doe-Jane.nii is broken", "Give another."))
     try:
-        log_to_json(tmp_path, "trainer")
-        logger.warning("case %s took %d s", "Doe^Jane", 12)
-        logger.error("%s", BadInputError("image.unreadable", "Doe-Jane.nii is broken", "Give another."))
-        try:
-            raise OSError("/data/Doe^Jane/scan.nii")
-        except OSError:
-            logger.exception("the request failed")
-        logger.info("a case is not used", extra={"code": "case.empty"})
-    finally:
-        for handler in set(logging.getLogger(OURS).handlers) - set(before):
-            logging.getLogger(OURS).removeHandler(handler)
-            handler.close()
-        logging.getLogger(OURS).propagate = True
+        raise OSError("/data/Doe^Jane/scan.nii")
+    except OSError:
+        logger.exception("the request failed")
+    logger.info("a case is not used", extra={"code": "case.empty"})
     text = (tmp_path / "trainer.jsonl").read_text(encoding="utf-8")
     assert "Doe" not in text
     lines = [json.loads(line) for line in text.splitlines()]

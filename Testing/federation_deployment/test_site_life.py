@@ -157,7 +157,7 @@ def _require_no_name(*places: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="the test listens on a Unix socket")
 def test_names_in_files_folders_tags_and_segments_reach_neither_journal_nor_log_nor_server(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory, restored_log: None
 ) -> None:
     """A store filled from telling files, trained on, with one case gone bad: only the index knows the patient."""
     given = tmp_path / "Doe^Jane_19700131"
