@@ -45,7 +45,7 @@ def test_one_click_from_volume_to_result_and_the_panel_stays_alive(open_panel, p
     assert not ui.inputSelector.enabled
     wait_until(lambda: panel.logic.state is State.IDLE)
     ticks.end()
-    assert len(ticks.gaps) > 20
+    assert len(ticks.gaps) > 10  # on a fast machine all is done in a fifth of a second
     assert np.median(ticks.gaps) < 0.1
     assert max(ticks.busy) < 0.1
     assert len(set(stages)) > 2

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -352,13 +353,20 @@ def test_pictures_of_every_state_have_no_clipped_text(open_see_panel, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
 
+    def has_its_height(width):
+        """Give the tab the height that it needs, as Slicer's scroll area does, and say whether it needs no other now."""
+        needed = max(500, panel.own.layout().totalHeightForWidth(width))
+        panel.own.resize(width, needed)
+        slicer.app.processEvents()
+        panel.tab.refresh()
+        panel.drawn()
+        slicer.app.processEvents()
+        return needed == max(500, panel.own.layout().totalHeightForWidth(width))
+
     def picture(name):
         for width in (340, 440):
-            for _ in range(2):  # what wraps and how high the list is depends on the width
-                panel.own.resize(width, max(500, panel.own.layout().totalHeightForWidth(width)))
-                slicer.app.processEvents()
-                panel.tab.refresh()
-                panel.drawn()
+            # what wraps and how high the list is depends on the width, and an answer may still come
+            wait_until(partial(has_its_height, width))
             check_see_is_not_clipped(panel)
             with neutral_paths(panel.own):
                 assert panel.own.grab().save(str(pictures / f"see-tab-{name}-{width}.png"))
