@@ -354,7 +354,7 @@ def test_pictures_of_every_state_have_no_clipped_text(open_see_panel, tmp_path):
     pictures.mkdir()
 
     def has_its_height(width):
-        """Give the tab the height that it needs, as Slicer's scroll area does, and say whether it needs no other now."""
+        """Give the tab the height it needs, as Slicer's scroll area does, and say whether it needs no other now."""
         needed = max(500, panel.own.layout().totalHeightForWidth(width))
         panel.own.resize(width, needed)
         slicer.app.processEvents()
