@@ -15,7 +15,7 @@ from FedSegCore.federation.federated_run import run_in_process
 from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.server_app import admitted_sites
 
-FLAMES = AggregationConfig(rule="flames", options={"alpha": 0.75})
+FLAMES = AggregationConfig(rule="flames", options={"alpha": 0.75, "absent": "keep"})
 MIXED = AggregationConfig(rule="flames", options={"alpha": 0.75, "absent": "mix"})
 
 
@@ -59,7 +59,7 @@ def flames(**options):
 
 
 def test_the_mix_of_a_site_that_is_away_by_hand():
-    rule = flames(absent="mix")
+    rule = flames()
     for site, number, examples in (("a", 3.0, 1), ("b", 6.0, 2), ("idle", 99.0, 0)):
         rule.fold(SiteUpdate(site, _counting_model(number), examples))
     mixed = rule.finish().absent_model("away", _counting_model(9.0, counter=4))
@@ -71,7 +71,7 @@ def test_the_mix_of_a_site_that_is_away_by_hand():
 
 def test_nothing_is_mixed_where_nobody_trained_or_nobody_asked_for_it():
     kept = _counting_model(9.0)
-    for options, sent in (({"absent": "mix"}, []), ({"absent": "mix"}, [("a", 0)]), ({}, [("a", 1), ("b", 1)])):
+    for options, sent in (({}, []), ({}, [("a", 0)]), ({"absent": "keep"}, [("a", 1), ("b", 1)])):
         rule = flames(**options)
         for site, examples in sent:
             rule.fold(SiteUpdate(site, _counting_model(3.0), examples))

@@ -18,13 +18,13 @@ _SUM = "/sum"
 class Flames(FoldingRule):
     """ŵ_k = α·w_k + (1−α)·Σ_{j≠k} β_kj·w_j with β_kj = v_j / Σ_{i≠k} v_i; group model W = (1/N)·Σ w_k.
 
-    N counts the sites with n_k > 0. A lone site gets its own model back, and W, which is that model then, is marked as
-    one that no other site may be sent. A site that did not answer keeps its own model, or, with ``absent="mix"``, gets
-    α·(its own model) + (1−α)·Σ β_j·w_j of those that trained, N counting it, too. A site with n_k = 0 weighs nothing
-    in any mix or in W; its own mix is the same formula. Only T = Σ v_j·w_j is kept in memory (float64), and only while
-    updates come; each site's own model lies in the store, at the end T too, W is summed from there tensor by tensor,
-    and a tensor of ŵ_k = α·w_k + (1−α)·(T − v_k·w_k)/(Σv − v_k) is computed when asked for.
-    Tensors that are not floats are the site's own.
+    N counts the sites with n_k > 0. A lone site gets its own model back, and W, which is that model then, is marked
+    as one that no other site may be sent. A site that did not answer gets α·(its own model) + (1−α)·Σ β_j·w_j of
+    those that trained, N counting it, too; with ``absent="keep"`` it keeps its own model. A site with n_k = 0 weighs
+    nothing in any mix or in W; its own mix is the same formula. Only T = Σ v_j·w_j is kept in memory (float64), and
+    only while updates come; each site's own model lies in the store, at the end T too, W is summed from there tensor
+    by tensor, and a tensor of ŵ_k = α·w_k + (1−α)·(T − v_k·w_k)/(Σv − v_k) is computed when asked for. Tensors that
+    are not floats are the site's own.
 
     Args:
         alpha: α for every N; None takes min(1, ``alpha_offset`` + 1/N).
@@ -32,8 +32,8 @@ class Flames(FoldingRule):
         sizes: v_j is 1/n_j (``"inverse"``, the paper), 1 (``"equal"``) or n_j (``"direct"``).
         update: what stands for w_k: the ``"weights"`` sent, or, with ``"fedgs"``, the received model moved by
             FedGS's accumulated update.
-        absent: what becomes of the own model of a site that did not answer: ``"keep"`` or ``"mix"``. The paper has no
-            such sites.
+        absent: what becomes of the own model of a site that did not answer: ``"mix"`` or ``"keep"``. The paper has no
+            such sites; experiments/dropout-remedies.toml compares them.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Flames(FoldingRule):
         alpha_offset: float = 0.1,
         sizes: Literal["inverse", "equal", "direct"] = "inverse",
         update: Literal["weights", "fedgs"] = "weights",
-        absent: Literal["keep", "mix"] = "keep",
+        absent: Literal["keep", "mix"] = "mix",
     ) -> None:
         self._alpha = alpha
         self._offset = alpha_offset

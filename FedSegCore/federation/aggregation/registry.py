@@ -40,7 +40,7 @@ class FlamesOptions(RuleOptions):
     alpha_offset: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     sizes: Literal["inverse", "equal", "direct"] = "inverse"
     update: Literal["weights", "fedgs"] = "weights"
-    absent: Literal["keep", "mix"] = "keep"
+    absent: Literal["keep", "mix"] = "mix"
 
 
 class FedGsOptions(RuleOptions):
