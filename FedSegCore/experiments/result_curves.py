@@ -27,7 +27,9 @@ def curves_picture(one: Finished) -> str | None:
                     points.append({**facts, "panel": f"{row['group']}: {label}, validation Dice", "value": dice})
     if not points:
         return None
+    dice = {point["panel"]: (0.0, 1.0) for point in points if point["panel"].endswith("Dice")}
     drawing = curves(
-        points, x="round", y="value", panel="panel", line="setting", x_label="round", y_label="loss, Dice", columns=2
-    )
+        points, x="round", y="value", panel="panel", line="setting", x_label="round", y_label="loss, Dice", columns=2,
+        y_range=dice,
+    )  # fmt: skip
     return drawing.replace("<svg ", f'<svg color="{_INK}" ', 1)

@@ -60,7 +60,7 @@ def curves(
     x_label: str,
     y_label: str,
     colours: Mapping[str, Rgb] | None = None,
-    y_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
     columns: int = 3,
 ) -> str:
     """Return an SVG with one small diagram per ``panel`` and in it one curve per ``line``.
@@ -74,7 +74,8 @@ def curves(
         x_label: words under the horizontal axis.
         y_label: words beside the vertical axis.
         colours: RGB 0..255 by line name; others come from a colour-blind-safe cycle.
-        y_range: limits of the vertical axis; None fits the values.
+        y_range: limits of the vertical axis; None fits the values. By panel: every diagram has an axis of its own,
+            which fits the values where no limits are named.
         columns: diagrams beside one another.
 
     Raises:
@@ -92,8 +93,9 @@ def curves(
     }
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots(count, columns, squeeze=False, sharey=True)
-        _draw_panels(axes, points, paints, y_range, x_label)
+        axes = figure.subplots(count, columns, squeeze=False, sharey=not isinstance(y_range, Mapping))
+        ranges = {name: y_range.get(name) if isinstance(y_range, Mapping) else y_range for name in points}
+        _draw_panels(axes, points, paints, ranges, x_label)
         for row in axes:
             row[0].set_ylabel(y_label)
         _legend(figure, axes.ravel()[0], lines, paints, columns)
@@ -105,7 +107,7 @@ def _draw_panels(
     axes: npt.NDArray[Any],
     panels: Mapping[Any, Mapping[Any, list[tuple[float, float]]]],
     paints: Mapping[Any, str],
-    y_range: tuple[float, float] | None,
+    ranges: Mapping[Any, tuple[float, float] | None],
     x_label: str,
 ) -> None:
     for spare in axes.ravel()[len(panels) :]:
@@ -113,7 +115,7 @@ def _draw_panels(
     for place, (name, points) in zip(axes.ravel(), panels.items(), strict=False):
         place.set_title(str(name), loc="left")
         _draw_lines(place, points, paints)
-        _fit(place, y_range)
+        _fit(place, ranges[name])
         place.xaxis.get_major_locator().set_params(integer=True)
         place.set_xlabel(x_label)
 

@@ -76,6 +76,13 @@ def test_several_rows_of_one_round_are_averaged_and_gaps_left_out() -> None:
     assert draw(double, y_range=(0, 1)) == draw(single, y_range=(0, 1))
 
 
+def test_every_panel_may_have_a_scale_of_its_own() -> None:
+    values = {"A": (0.2, 0.5), "B": (20.0, 50.0)}
+    given = [{"round": r, "site": site, "label": "x", "dice": values[site][r]} for r in (0, 1) for site in values]
+    assert "1.0" not in texts(draw(given))
+    assert {"1.0", "50"} <= set(texts(draw(given, y_range={"A": (0, 1)})))
+
+
 def test_nothing_to_draw_is_said() -> None:
     with pytest.raises(ValueError, match="nothing to draw"):
         draw([])
