@@ -123,8 +123,6 @@ class ResultImport:
 
 def ijkToRasOf(volumeNode: "vtkMRMLScalarVolumeNode") -> "np.ndarray":
     """Return the 4x4 matrix from voxel index to RAS mm."""
-    import numpy as np
-
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
-    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+    return slicer.util.arrayFromVTKMatrix(matrix)

@@ -4,35 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import slicer
-import vtk
-
-from .ResultImport import ijkToRasOf
 from .ResultPieces import SLAB_BYTES
 from .SegmentationResult import ResultRow
+from .Segments import LabelMap, colorOf, imageOf, readLabelMap
 
 if TYPE_CHECKING:
     import numpy as np
-    from slicer import vtkMRMLScalarVolumeNode, vtkOrientedImageData, vtkSegmentation
+    from slicer import vtkOrientedImageData, vtkSegmentation
 
 UNCHANGED_ML = 1e-3
 """A structure whose volume differs by less is taken for the worker's own, with its marks."""
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A label map, which several segments may share.
+class SharedMap:
+    """A label map, and segment ID → value of the segments that share it."""
 
-    Attributes:
-        labels: integers (k, j, i); a view of what the scene has.
-        start: its first voxel (i, j, k), counted as ``ijkToRas`` counts.
-        ijkToRas: 4x4, voxel index to RAS mm.
-        values: segment ID → its value in ``labels``.
-    """
-
-    labels: "np.ndarray"
-    start: tuple[int, int, int]
-    ijkToRas: "np.ndarray"
+    labelMap: LabelMap
     values: dict[str, int]
 
 
@@ -46,30 +34,29 @@ class Measured:
 
 def stateOf(segmentation: "vtkSegmentation") -> tuple[tuple[str, int], ...]:
     """Return what is another as soon as a voxel, or the list of segments, has been changed; names do not count."""
-    return tuple((segmentId, _time(_labelMap(segmentation, segmentId))) for segmentId in segmentation.GetSegmentIDs())
+    return tuple((segmentId, _time(imageOf(segmentation, segmentId))) for segmentId in segmentation.GetSegmentIDs())
 
 
-def layersOf(segmentation: "vtkSegmentation") -> list[Layer]:
-    """Return the label maps of a segmentation; nothing is copied.
+def sharedMapsOf(segmentation: "vtkSegmentation") -> list[SharedMap]:
+    """Return every label map of a segmentation once.
 
     Raises:
         ValueError: a segment has no label map.
     """
-    found: dict[str, tuple[vtkOrientedImageData, dict[str, int]]] = {}
+    found: dict[vtkOrientedImageData, dict[str, int]] = {}
     for segmentId in segmentation.GetSegmentIDs():
-        image = _labelMap(segmentation, segmentId)
+        image = imageOf(segmentation, segmentId)
         if image is None:
             raise ValueError("no label map")
-        _image, values = found.setdefault(image.GetAddressAsString(""), (image, {}))
-        values[segmentId] = segmentation.GetSegment(segmentId).GetLabelValue()
-    return [_layer(image, values) for image, values in found.values()]
+        found.setdefault(image, {})[segmentId] = segmentation.GetSegment(segmentId).GetLabelValue()
+    return [SharedMap(readLabelMap(image), values) for image, values in found.items()]
 
 
-def measure(layers: Sequence[Layer], image: "np.ndarray", ijkToRas: "np.ndarray") -> dict[str, Measured]:
+def measure(maps: Sequence[SharedMap], image: "np.ndarray", ijkToRas: "np.ndarray") -> dict[str, Measured]:
     """Return segment ID → its measures; touches neither Qt nor the scene, for another thread.
 
     Args:
-        layers: of the segmentation.
+        maps: of the segmentation.
         image: intensities (k, j, i).
         ijkToRas: the image's, 4x4.
 
@@ -79,12 +66,18 @@ def measure(layers: Sequence[Layer], image: "np.ndarray", ijkToRas: "np.ndarray"
     import numpy as np
 
     found = {}
-    for layer in layers:
-        milliliters = abs(np.linalg.det(layer.ijkToRas[:3, :3])) / 1000
-        counts = _counts(layer)
-        means = _means(layer, image) if np.allclose(layer.ijkToRas, ijkToRas, atol=1e-4) else {}
-        for segmentId, value in layer.values.items():
-            found[segmentId] = Measured(float(counts[value] * milliliters), means.get(value))
+    for shared in maps:
+        labelMap, length = shared.labelMap, max(shared.values.values()) + 1
+        milliliters = abs(np.linalg.det(labelMap.ijkToRas[:3, :3])) / 1000
+        counts = _totals(labelMap.voxels, length)
+        inside, sums = np.zeros(length), np.zeros(length)
+        if labelMap.isOnGrid(ijkToRas):
+            here, there = labelMap.overlap(image.shape)
+            inside = _totals(labelMap.voxels[here], length)
+            sums = _totals(labelMap.voxels[here], length, image[there])
+        for segmentId, value in shared.values.items():
+            mean = float(sums[value] / inside[value]) if inside[value] else None
+            found[segmentId] = Measured(float(counts[value] * milliliters), mean)
     return found
 
 
@@ -96,29 +89,12 @@ def editedRows(
     rows = []
     for segmentId in segmentation.GetSegmentIDs():
         segment, now = segmentation.GetSegment(segmentId), found[segmentId]
-        row = before.get(segmentId, ResultRow("", (0, 0, 0), -1.0, segmentId))
-        same = abs(row.volumeMl - now.volumeMl) < UNCHANGED_ML
-        rows.append(
-            replace(
-                row,
-                name=segment.GetName(),
-                color=tuple(round(255 * part) for part in segment.GetColor()),
-                volumeMl=now.volumeMl,
-                meanIntensity=now.meanIntensity,
-                checks=row.checks if same else (),
-            )
-        )
+        row = ResultRow(segment.GetName(), colorOf(segment), now.volumeMl, segmentId, now.meanIntensity)
+        then = before.get(segmentId)
+        if then is not None and abs(then.volumeMl - now.volumeMl) < UNCHANGED_ML:
+            row = replace(row, checks=then.checks)
+        rows.append(row)
     return tuple(rows)
-
-
-def imageOf(volumeNode: "vtkMRMLScalarVolumeNode") -> "tuple[np.ndarray, np.ndarray]":
-    """Return a volume's intensities (k, j, i), not copied, and its 4x4 matrix from voxel index to RAS mm."""
-    return slicer.util.arrayFromVolume(volumeNode), ijkToRasOf(volumeNode)
-
-
-def _labelMap(segmentation: "vtkSegmentation", segmentId: str) -> "vtkOrientedImageData | None":
-    name = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
-    return segmentation.GetSegment(segmentId).GetRepresentation(name)
 
 
 def _time(image: "vtkOrientedImageData | None") -> int:
@@ -128,51 +104,14 @@ def _time(image: "vtkOrientedImageData | None") -> int:
     return max(image.GetMTime(), scalars.GetMTime() if scalars is not None else 0)
 
 
-def _layer(image: "vtkOrientedImageData", values: dict[str, int]) -> Layer:
-    import numpy as np
-    from vtk.util.numpy_support import vtk_to_numpy
-
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    ijkToRas = np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
-    scalars, extent = image.GetPointData().GetScalars(), image.GetExtent()
-    if scalars is None:
-        labels = np.zeros((0, 0, 0), np.uint8)
-    else:
-        i, j, k = image.GetDimensions()
-        labels = vtk_to_numpy(scalars).reshape(k, j, i)
-    return Layer(labels, (extent[0], extent[2], extent[4]), ijkToRas, values)
-
-
-def _slabs(labels: "np.ndarray") -> list[slice]:
-    thick = max(1, SLAB_BYTES // max(1, labels[:1].nbytes))
-    return [slice(first, first + thick) for first in range(0, len(labels), thick)]
-
-
-def _counts(layer: Layer) -> "np.ndarray":
+def _totals(voxels: "np.ndarray", length: int, weights: "np.ndarray | None" = None) -> "np.ndarray":
+    """Return for each value below ``length`` the number of its voxels, or the sum of ``weights`` in them."""
     import numpy as np
 
-    length = max(layer.values.values()) + 1
-    counts = np.zeros(length, np.int64)
-    for slab in _slabs(layer.labels):
-        counts += np.bincount(layer.labels[slab].ravel(), minlength=length)[:length]
-    return counts
-
-
-def _means(layer: Layer, image: "np.ndarray") -> dict[int, float]:
-    """Return label value → mean of the image in it, of those that have voxels within the image."""
-    import numpy as np
-
-    length = max(layer.values.values()) + 1
-    counts, sums = np.zeros(length, np.int64), np.zeros(length)
-    start = layer.start[::-1]
-    first = [max(0, -s) for s in start]
-    last = [min(n, whole - s) for n, whole, s in zip(layer.labels.shape, image.shape, start, strict=True)]
-    inside = tuple(slice(a, max(a, b)) for a, b in zip(first, last, strict=True))
-    labels = layer.labels[inside]
-    voxels = image[tuple(slice(a + s, max(a, b) + s) for a, b, s in zip(first, last, start, strict=True))]
-    for slab in _slabs(labels):
-        flat = labels[slab].ravel()
-        counts += np.bincount(flat, minlength=length)[:length]
-        sums += np.bincount(flat, weights=voxels[slab].ravel(), minlength=length)[:length]
-    return {value: float(sums[value] / counts[value]) for value in layer.values.values() if counts[value]}
+    totals = np.zeros(length)
+    thick = max(1, SLAB_BYTES // max(1, voxels[:1].nbytes))
+    for first in range(0, len(voxels), thick):
+        slab = slice(first, first + thick)
+        within = None if weights is None else weights[slab].ravel()
+        totals += np.bincount(voxels[slab].ravel(), within, length)[:length]
+    return totals

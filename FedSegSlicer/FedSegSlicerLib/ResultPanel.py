@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from .Background import onThread
 from .Errors import UserError
 from .QtTimer import callLater
-from .ResultNumbers import Measured, editedRows, imageOf, layersOf, measure, stateOf
+from .ResultImport import ijkToRasOf
+from .ResultNumbers import Measured, editedRows, measure, sharedMapsOf, stateOf
 from .ResultPlace import placeOf
 from .SaveDialog import askFileToWrite
 from .SegmentationResult import ResultRow
@@ -131,13 +133,14 @@ class ResultPanel:
             show(outcome.rows, f"{error.cause} {error.remedy}")
 
         try:
-            layers, (image, ijkToRas) = layersOf(segmentation), imageOf(volume)
+            maps = sharedMapsOf(segmentation)
         except ValueError as error:
             failed(_unmeasurable(error))
             return
+        image, ijkToRas = slicer.util.arrayFromVolume(volume), ijkToRasOf(volume)
         self.update()
         self._sayHow()
-        onThread(callLater, lambda: measure(layers, image, ijkToRas), done, failed, _unmeasurable)
+        onThread(callLater, lambda: measure(maps, image, ijkToRas), done, failed, _unmeasurable)
 
     def _onUndo(self, _checked: bool = False) -> None:
         volume, key = self._volume, self._key

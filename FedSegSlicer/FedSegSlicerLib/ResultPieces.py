@@ -10,6 +10,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from .Errors import UserError
+from .Segments import colorOf
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +168,7 @@ def _segment(piece: SegmentPiece, image: "vtkOrientedImageData") -> "vtkSegment"
 
 def givenTag(segment: "vtkSegment") -> str:
     """Return a segment's present name and color as one text."""
-    return "|".join([*(str(round(255 * part)) for part in segment.GetColor()), segment.GetName()])
+    return "|".join([*map(str, colorOf(segment)), segment.GetName()])
 
 
 def _polyData(surface: SurfacePiece | None) -> "vtk.vtkPolyData":

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import vtk
 
+from .Segments import LabelMap, colorOf, imageOf, readLabelMap
 from .VolumeExchange import VolumeSnapshot
 
 if TYPE_CHECKING:
@@ -87,28 +88,22 @@ class PictureFrame:
             if display is not None and not display.GetSegmentVisibility(segmentId):
                 continue
             segment = segmentation.GetSegment(segmentId)
-            inside = self._inside(segment.GetRepresentation("Binary labelmap"), segment.GetLabelValue())
+            image = imageOf(segmentation, segmentId)
+            inside = self._inside(readLabelMap(image), segment.GetLabelValue()) if image is not None else None
             if inside is not None and inside.any():
-                color = tuple(round(255 * part) for part in segment.GetColor())
-                found.append(Outline(color, _edgeOf(inside)))
+                found.append(Outline(colorOf(segment), _edgeOf(inside)))
         return found
 
-    def _inside(self, labelmap: "Any", value: int) -> "np.ndarray | None":
-        """Return which pixels lie in voxels of this value of an oriented image, None for one without voxels."""
+    def _inside(self, labelMap: LabelMap, value: int) -> "np.ndarray | None":
+        """Return which pixels lie in voxels of this value, None for a label map without voxels."""
         import numpy as np
-        from vtk.util.numpy_support import vtk_to_numpy
 
-        scalars = labelmap.GetPointData().GetScalars() if labelmap is not None else None
-        if scalars is None or scalars.GetNumberOfTuples() == 0:
+        voxels = labelMap.voxels
+        if not voxels.size:
             return None
-        voxels = vtk_to_numpy(scalars).reshape(labelmap.GetDimensions()[::-1])
-        toWorld = vtk.vtkMatrix4x4()
-        labelmap.GetImageToWorldMatrix(toWorld)
-        toWorld.Invert()
-        matrix = np.array([[toWorld.GetElement(row, column) for column in range(4)] for row in range(3)])
-        extent = labelmap.GetExtent()
+        matrix = np.linalg.inv(labelMap.ijkToRas)[:3]
         index = np.rint(np.tensordot(matrix, self.pointsRAS, axes=1)).astype(np.int64)
-        index -= np.array(extent[::2])[:, None, None]
+        index -= np.array(labelMap.start)[:, None, None]
         limits = np.array(voxels.shape[::-1])[:, None, None]
         within = ((index >= 0) & (index < limits)).all(axis=0)
         i, j, k = np.clip(index, 0, limits - 1)

@@ -13,12 +13,12 @@ from .Background import onThread
 from .Errors import UserError
 from .ResultImport import ijkToRasOf
 from .SegmentationResult import RELEASE
+from .Segments import LabelMap, colorOf, imageOf, readLabelMap
 from .VolumeExchange import VolumeExchange, VolumeSnapshot, takeSnapshot, unwritable, writeNrrd
 from .WorkerProcess import CallLater
 from .WorkerSession import WorkerSession
 
 if TYPE_CHECKING:
-    import numpy as np
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
 SUFFIXES = (".seg.nrrd", ".nii.gz", ".nrrd", ".dcm")
@@ -29,14 +29,12 @@ class _Layer:
     """A segment's voxels where they are.
 
     Attributes:
-        voxels: (k, j, i), shared with the scene and with other segments.
-        start: (i, j, k) of its first voxel in the volume.
+        labelMap: shared with other segments.
         value: what the segment's voxels hold.
         number: what they get in the file.
     """
 
-    voxels: "np.ndarray"
-    start: tuple[int, int, int]
+    labelMap: LabelMap
     value: int
     number: int
 
@@ -112,40 +110,28 @@ def layersOf(
     Raises:
         UserError: ``export.empty``; ``export.other-geometry``: the user gave the segmentation other voxels.
     """
-    from vtk.util.numpy_support import vtk_to_numpy
-
     segmentation, place = node.GetSegmentation(), ijkToRasOf(volumeNode)
-    representation = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
     layers, segments = [], []
     for number, segmentId in enumerate(segmentation.GetSegmentIDs(), start=1):
         segment = segmentation.GetSegment(segmentId)
         entry = vtk.mutable("")
         segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), entry)
-        color = [round(255 * part) for part in segment.GetColor()]
+        color = list(colorOf(segment))
         segments.append({"name": segment.GetName(), "value": number, "color": color, "terminology": str(entry)})
-        image = segment.GetRepresentation(representation)
+        image = imageOf(segmentation, segmentId)
         if image is None or image.IsEmpty():
             continue
-        if abs(_placeOf(image) - place).max() > 1e-3:
+        labelMap = readLabelMap(image)
+        if not labelMap.isOnGrid(place):
             raise UserError(
                 "export.other-geometry",
                 _("This segmentation has other voxels than the volume."),
                 _("Export it from the Segmentations module."),
             )
-        extent = image.GetExtent()
-        voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-        layers.append(_Layer(voxels, extent[::2], segment.GetLabelValue(), number))
+        layers.append(_Layer(labelMap, segment.GetLabelValue(), number))
     if not 1 <= len(segments) <= 255:
         raise UserError("export.empty", _("There is no segment to export."), _("Segment the volume first."))
     return layers, segments
-
-
-def _placeOf(image: "slicer.vtkOrientedImageData") -> "np.ndarray":
-    import numpy as np
-
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
 
 
 def composed(layers: list[_Layer], volume: VolumeSnapshot) -> VolumeSnapshot:
@@ -154,15 +140,8 @@ def composed(layers: list[_Layer], volume: VolumeSnapshot) -> VolumeSnapshot:
 
     labels = np.zeros(volume.array.shape[:3], np.uint8)
     for layer in layers:
-        # A segment that was painted beyond the image is cut at its edge.
-        first = [max(0, begin) for begin in layer.start]
-        last = [min(whole, begin + size) for whole, begin, size in zip(
-            labels.shape[::-1], layer.start, layer.voxels.shape[::-1], strict=True)]  # fmt: skip
-        if any(end <= begin for begin, end in zip(first, last, strict=True)):
-            continue
-        there = tuple(slice(b, e) for b, e in zip(first[::-1], last[::-1], strict=True))
-        here = tuple(slice(b - s, e - s) for b, e, s in zip(first[::-1], last[::-1], layer.start[::-1], strict=True))
-        labels[there][layer.voxels[here] == layer.value] = layer.number
+        here, there = layer.labelMap.overlap(labels.shape)
+        labels[there][layer.labelMap.voxels[here] == layer.value] = layer.number
     return VolumeSnapshot(labels, volume.ijkToLPS)
 
 

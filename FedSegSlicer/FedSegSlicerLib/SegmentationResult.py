@@ -9,6 +9,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from .ResultPieces import GIVEN, Pieces, givenTag
+from .Segments import colorOf
 
 ROLE = "FedSegSlicer.SegmentedVolume"
 """Node reference from a result to the volume it was made of."""
@@ -266,7 +267,7 @@ def resultRows(
         segment = segmentation.GetSegment(f"Segment_{entry['value']}")
         name, color = entry["name"], (128, 128, 128)
         if segment is not None:
-            name, color = segment.GetName(), tuple(round(255 * part) for part in segment.GetColor())
+            name, color = segment.GetName(), colorOf(segment)
         reasons = tuple(doubt["reason"] for doubt in doubts if doubt["label"] == entry["name"])
         segmentId = f"Segment_{entry['value']}" if segment is not None else ""
         mean = entry["mean_intensity"]

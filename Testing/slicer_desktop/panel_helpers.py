@@ -17,7 +17,7 @@ from FedSegSlicerLib.SegmentationResult import ROLE, ResultRow, findResult
 from FedSegSlicerLib.SegmentLogic import Outcome, State
 from FedSegSlicerLib.Settings import RELEASES_FOLDER, RUNTIME, writeSetting
 from FedSegSlicerLib.WorkerSession import WorkerSession
-from scene_helpers import neutral_paths, wait_until
+from scene_helpers import load_volume, neutral_paths, wait_until
 
 import FedSegSlicer as module
 
@@ -63,6 +63,16 @@ def answering(text):
         buttons[text].click()
 
     qt.QTimer.singleShot(200, answer)
+
+
+def segmented(open_panel, patients):
+    """Return the module's panel after a CT was segmented in it, and the volume."""
+    volume = load_volume(patients["CT"], "CT abdomen")
+    panel = open_panel()
+    panel.ready()
+    panel.ui.segmentButton.click()
+    panel.idle()
+    return panel, volume
 
 
 class KeptSession(WorkerSession):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import slicer
-from FedSegSlicerLib.ResultNumbers import Layer, Measured, measure
+from FedSegSlicerLib.ResultNumbers import Measured, SharedMap, measure
 from FedSegSlicerLib.SegmentationResult import findResult
-from panel_helpers import outcome_to_check, show_result, table_of
+from FedSegSlicerLib.Segments import LabelMap
+from panel_helpers import outcome_to_check, segmented, show_result, table_of
 from scene_helpers import load_volume, wait_until
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -19,32 +20,25 @@ def test_volumes_and_means_by_hand():
     labels = np.zeros((2, 2, 3), np.uint8)
     labels[0, 0] = (1, 1, 4)
     labels[1, 1, 2] = 4
-    shared = Layer(labels, (3, 1, 2), SPACING, {"a": 1, "b": 4, "empty": 3})
-    outside = Layer(np.ones((1, 1, 4), np.int16), (4, 4, 3), SPACING, {"half outside": 1})
-    finer = Layer(np.ones((2, 2, 2), np.uint8), (0, 0, 0), np.diag([1.0, 1.0, 1.0, 1.0]), {"finer": 1})
-    nothing = Layer(np.zeros((0, 0, 0), np.uint8), (0, 0, 0), SPACING, {"nothing": 1})
-    found = measure([shared, outside, finer, nothing], image, SPACING)
+    shared = SharedMap(LabelMap(labels, (3, 1, 2), SPACING), {"a": 1, "b": 4, "empty": 3})
+    outside = SharedMap(LabelMap(np.ones((1, 1, 4), np.int16), (4, 4, 3), SPACING), {"half outside": 1})
+    elsewhere = SharedMap(LabelMap(np.ones((1, 1, 1), np.uint8), (-3, 0, 9), SPACING), {"elsewhere": 1})
+    finer = SharedMap(LabelMap(np.ones((2, 2, 2), np.uint8), (0, 0, 0), np.diag([1.0, 1.0, 1.0, 1.0])), {"finer": 1})
+    nothing = SharedMap(LabelMap(np.zeros((0, 0, 0), np.uint8), (0, 0, 0), SPACING), {"nothing": 1})
+    found = measure([shared, outside, elsewhere, finer, nothing], image, SPACING)
     # voxel (k, j, i) holds 30 k + 6 j + i
     assert found["a"] == Measured(pytest.approx(0.06), (69 + 70) / 2)
     assert found["b"] == Measured(pytest.approx(0.06), (71 + 107) / 2)
     assert found["empty"] == found["nothing"] == Measured(0.0, None)
     assert found["half outside"] == Measured(pytest.approx(0.12), (118 + 119) / 2)
+    assert found["elsewhere"] == Measured(pytest.approx(0.03), None)
     assert found["finer"] == Measured(pytest.approx(0.008), None)
 
 
 def test_a_label_map_with_negative_values_is_refused():
-    layer = Layer(np.full((1, 1, 1), -1, np.int16), (0, 0, 0), SPACING, {"a": 1})
+    layer = SharedMap(LabelMap(np.full((1, 1, 1), -1, np.int16), (0, 0, 0), SPACING), {"a": 1})
     with pytest.raises(ValueError, match="negative"):
         measure([layer], np.zeros((1, 1, 1)), SPACING)
-
-
-def segmented(open_panel, patients):
-    volume = load_volume(patients["CT"], "CT abdomen")
-    panel = open_panel()
-    panel.ready()
-    panel.ui.segmentButton.click()
-    panel.idle()
-    return panel, volume
 
 
 def erase_half(volume, segment):

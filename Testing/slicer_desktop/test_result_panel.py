@@ -9,7 +9,7 @@ import slicer
 from FedSegSlicerLib.Errors import UserError
 from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.SegmentLogic import State
-from panel_helpers import Ticks, check_nothing_is_clipped, outcome_to_check, show_result, table_of
+from panel_helpers import Ticks, check_nothing_is_clipped, outcome_to_check, segmented, show_result, table_of
 from scene_helpers import keep_pictures, load_volume, wait_until
 
 pytestmark = pytest.mark.slicer
@@ -35,7 +35,7 @@ def test_one_click_from_volume_to_result_and_the_panel_stays_alive(open_panel, p
         assert words in ui.aboutLabel.text
     assert ui.aboutLabel.focusPolicy & qt.Qt.TabFocus  # its text can be reached and read without a mouse
     ui.aboutCollapsibleButton.collapsed = True
-    ticks = Ticks(10)
+    ticks = Ticks(2)  # often enough also where all is done in a fifth of a second
     stages = []
     panel.logic.progressed.connect(lambda progress: stages.append(ui.progressLabel.text))
     ticks.begin()
@@ -45,7 +45,7 @@ def test_one_click_from_volume_to_result_and_the_panel_stays_alive(open_panel, p
     assert not ui.inputSelector.enabled
     wait_until(lambda: panel.logic.state is State.IDLE)
     ticks.end()
-    assert len(ticks.gaps) > 10  # on a fast machine all is done in a fifth of a second
+    assert len(ticks.gaps) > 20
     assert np.median(ticks.gaps) < 0.1
     assert max(ticks.busy) < 0.1
     assert len(set(stages)) > 2
@@ -65,11 +65,7 @@ def test_one_click_from_volume_to_result_and_the_panel_stays_alive(open_panel, p
 
 
 def test_undo_and_redo_of_a_second_run_and_undo_of_the_first(open_panel, patients):
-    volume = load_volume(patients["CT"], "CT abdomen")
-    panel = open_panel()
-    panel.ready()
-    panel.ui.segmentButton.click()
-    panel.idle()
+    panel, volume = segmented(open_panel, patients)
     node = findResult(volume)
     first = node.GetSegmentation()
     first.GetSegment("Segment_1").SetName("Leber")
@@ -122,12 +118,8 @@ def test_several_volumes_are_marked_segmented_and_told(open_panel, patients):
 
 
 def test_cancelling_another_run_brings_the_former_result_back(open_panel, patients):
-    volume = load_volume(patients["CT"], "CT abdomen")
-    panel = open_panel()
-    panel.ready()
+    panel, volume = segmented(open_panel, patients)
     ui = panel.ui
-    ui.segmentButton.click()
-    panel.idle()
     shown = table_of(ui)
     ui.releaseComboBox.currentIndex = 1  # the slow one
     ui.segmentButton.click()
