@@ -3,19 +3,22 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from FedSegCore.federation.aggregation.fedavg import FedAvg
-from FedSegCore.federation.aggregation.fedgs import FedGs
+from FedSegCore.federation.aggregation.fedgs import FedGs, trained_names
 from FedSegCore.federation.aggregation.flames import Flames
 from FedSegCore.federation.aggregation.registry import build_rule, rule_names
 from FedSegCore.federation.aggregation.rule import SiteUpdate
 from FedSegCore.federation.config import AggregationConfig
 from FedSegCore.learning.config import FedGsConfig
 from FedSegCore.learning.fedgs import UpdateAccumulator
+from FedSegCore.networks.config import NetworkConfig
+from FedSegCore.networks.registry import build_network
 
 FLOWER = {
     "FedAdam": {},
@@ -137,3 +140,21 @@ def test_order_of_sites_and_of_names_does_not_matter(counts, random, config):
     if one.site_model is not None:
         for k in range(len(counts)):
             assert_allclose(other.site_model(f"s{k}")["a"], one.site_model(f"s{k}")["a"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", [None, "batch"])
+@pytest.mark.parametrize(
+    ("name", "dimensions"),
+    [("unet", 2), ("unet", 3), ("fedgin_unet", 2), ("flames_densenet_unet", 2), ("utnet", 2), ("sd_utnet", 2)],
+)
+def test_the_server_knows_of_every_network_what_fedgs_sites_send(name, dimensions, norm):
+    options = {} if norm is None else {"norm": norm}
+    with torch.device("meta"):
+        network = build_network(NetworkConfig(name=name, dimensions=dimensions, out_channels=2, options=options))
+    sent = {key for key, parameter in network.named_parameters() if parameter.requires_grad}
+    model = {
+        key: np.zeros(0, np.float32 if tensor.is_floating_point() else np.int64)
+        for key, tensor in network.state_dict().items()
+    }
+    assert trained_names(model) == sent
+    assert sent < model.keys() or norm is None

@@ -13,6 +13,8 @@ from FedSegCore.federation.aggregation.robust import Krum, Median, TrimmedMean
 from FedSegCore.federation.aggregation.rule import SiteUpdate
 from FedSegCore.federation.config import AggregationConfig
 
+STATISTICS = "norm.running_mean"
+
 
 def model(value: float, counter: int = 0, dtype=np.float32) -> dict[str, np.ndarray]:
     return {"w": np.full((2, 2), value, dtype), "counter": np.asarray(counter, np.int64)}
@@ -181,19 +183,19 @@ class TestFlames:
 class TestFedGs:
     @staticmethod
     def one(site, change, steps, n=10, sent=0.0, statistics=0.0):
-        weights = {**model(sent), "mean": np.full(2, statistics, np.float32)}
+        weights = {**model(sent), STATISTICS: np.full(2, statistics, np.float32)}
         return SiteUpdate(site, weights, n, steps, {"fedgs/w": np.full((2, 2), change, np.float32)})
 
     @property
     def group(self):
-        return {**model(10.0), "mean": np.zeros(2, np.float32)}
+        return {**model(10.0), STATISTICS: np.zeros(2, np.float32)}
 
     def test_step_weighted_update_of_the_group_model(self):
         # 10 − (1/4·4 + 3/4·8) = 3; running statistics (1·1 + 3·5)/4 = 4
         two = [self.one("a", 4.0, 1, statistics=1.0), self.one("b", 8.0, 3, statistics=5.0)]
         made = run(FedGs(), two, self.group)
         assert w(made.group_model) == 3.0
-        assert_array_equal(made.group_model["mean"], np.full(2, 4.0, np.float32))
+        assert_array_equal(made.group_model[STATISTICS], np.full(2, 4.0, np.float32))
         assert made.rule_state == {}
 
     def test_momentum_over_two_rounds(self):
@@ -217,7 +219,7 @@ class TestFedGs:
             {"fedgs/unknown": np.zeros((2, 2), np.float32)},
             {"fedgs/w": np.zeros(3, np.float32)},
             {"fedgs/counter": np.zeros((), np.int64)},
-            {"fedgs/w": np.zeros((2, 2), np.float32), "fedgs/mean": np.zeros(2, np.float32)},
+            {"fedgs/w": np.zeros((2, 2), np.float32), f"fedgs/{STATISTICS}": np.zeros(2, np.float32)},
         ):
             with pytest.raises(ValueError, match="accumulated update"):
                 rule.fold(SiteUpdate("b", self.group, 10, 1, extras))

@@ -16,6 +16,7 @@ from FedSegCore.federation.messages import write_introduction, write_query
 from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.publishing import publish_outcome
 from FedSegCore.federation.steady_grid import SteadyGrid
+from FedSegCore.learning.config import FedGsConfig, TrainingConfig
 from FedSegCore.learning.results import CaseScore
 from FedSegCore.models.release import open_release
 
@@ -180,3 +181,27 @@ def test_an_answer_to_a_query_may_be_rubbish_too(tmp_path):
 
     (answered,) = SteadyGrid(Rubbish()).pull_messages(["message-1"])
     assert (answered.error.code, answered.metadata.reply_to_message_id) == (1001, "message-1")
+
+
+class WeighingTrainer(AddingTrainer):
+    """Adds, and tells FedGS's update of the tensors that it is made with; without any, of all that are trained."""
+
+    def __init__(self, *told: str, **more) -> None:
+        super().__init__(**more)
+        self.told = told
+
+    def train_round(self, task, weights, request):
+        result = super().train_round(task, weights, request)
+        floats = [name for name, array in weights.items() if array.dtype.kind == "f"]
+        extras = {f"fedgs/{name}": np.full_like(weights[name], -self.step) for name in self.told or floats}
+        return changed(result, extras=extras)
+
+
+def test_whoever_covers_fewer_tensors_than_fedgs_needs_is_left_out_and_nobody_else(tmp_path):
+    training = TrainingConfig(fedgs=FedGsConfig(log_base=100.0, threshold=150.0))
+    config = federation(rounds=2, aggregation={"rule": "fedgs"}, training=training)
+    sites = {"a": WeighingTrainer("b"), **{name: WeighingTrainer() for name in "bcd"}}
+    outcome = finish(Run(tmp_path, config, sites))
+    for number in (1, 2):
+        assert codes(outcome, number) == {"a": "reply.refused-by-rule", "b": "", "c": "", "d": ""}
+    assert [float(outcome.groups["CT"].model[name].flat[0]) for name in "ab"] == [2.0, 2.0]

@@ -8,23 +8,34 @@ from FedSegCore.federation.aggregation.rule import Aggregate, Arrays, SiteUpdate
 from FedSegCore.learning.results import FEDGS_PREFIX
 
 _MOMENTUM = "momentum/"
+_STATISTICS = (".running_mean", ".running_var")
+
+
+def trained_names(model: Arrays) -> frozenset[str]:
+    """Return the names of the tensors that training moves, which C_k covers: floats other than running statistics."""
+    return frozenset(
+        name for name, array in model.items() if is_averaged(array) and not f".{name}".endswith(_STATISTICS)
+    )
 
 
 def accumulated_update(update: SiteUpdate, model: Arrays) -> dict[str, npt.NDArray[np.generic]]:
-    """Return C_k by tensor name; raises ValueError where there is none or it does not fit ``model``."""
+    """Return C_k by tensor name; raises ValueError where it is not of all trained tensors of ``model`` and no other."""
     found = {
         name.removeprefix(FEDGS_PREFIX): array for name, array in update.extras.items() if name.startswith(FEDGS_PREFIX)
     }
     if not found:
         raise ValueError("the site sent no accumulated update")
+    # by the model, not by another site's answer: who comes first would decide which of the others are refused
+    if found.keys() != trained_names(model):
+        raise ValueError("the accumulated update is not one of all trained tensors")
     for name, array in found.items():
-        if name not in model or not is_averaged(model[name]) or array.shape != model[name].shape:
-            raise ValueError(f"the accumulated update of {name!r} fits no trainable tensor")
+        if array.shape != model[name].shape:
+            raise ValueError(f"the accumulated update of {name!r} fits no trained tensor")
     return found
 
 
 def scaled_weights(update: SiteUpdate, model: Arrays) -> dict[str, npt.NDArray[np.generic]]:
-    """Return the model the site received, moved by −C_k; tensors without C_k are as the site sent them."""
+    """Return the model the site received, moved by −C_k; tensors that are not trained are as the site sent them."""
     received = update.received or model
     changes = accumulated_update(update, model)
     return {
@@ -50,13 +61,9 @@ class FedGs(FoldingRule):
     def _start(self) -> None:
         self._updates = WeightedSum()
         self._others = WeightedSum()
-        self._trained: frozenset[str] | None = None
 
     def _take(self, update: SiteUpdate) -> None:
         changes = accumulated_update(update, self.model)
-        if self._trained is not None and self._trained != changes.keys():
-            raise ValueError("the site's accumulated update covers other tensors than the other sites'")
-        self._trained = frozenset(changes)
         if update.num_examples > 0 and update.num_steps > 0:
             self._updates.add(changes, update.num_steps)
             rest = {name: array for name, array in update.weights.items() if name not in changes}
