@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.federation.aggregation.fedgs import trained_names
 from FedSegCore.federation.messages import RoundOrder, RoundReport
 from FedSegCore.federation.site.policy import PolicyError, TrainingLimits
 from FedSegCore.federation.tensors import byte_count
 from FedSegCore.federation.trainer_port import SiteDescription
 from FedSegCore.learning.config import TrainingConfig
-from FedSegCore.learning.results import Arrays, CaseScore, RoundRequest, RoundResult
+from FedSegCore.learning.results import FEDGS_PREFIX, Arrays, CaseScore, RoundRequest, RoundResult
 from FedSegCore.learning.task import TrainingTask
 from FedSegCore.volumes.usual import CohortUsual
 
@@ -110,6 +111,20 @@ def check_result(report: RoundReport, weights: Arrays, extras: Arrays, model: Ar
     if report.round_number != round_number:
         raise BadInputError("reply.round", f"It answers round {report.round_number}.", _REMEDY)
     check_tensors(weights, extras, model, "reply")
+
+
+def check_extras(extras: Arrays, model: Arrays, training: TrainingConfig) -> None:
+    """Check, by their names alone, that extra tensors are such as the round asked for: at most C_k, and only for FedGS.
+
+    One that is put together takes its whole room, however little of it was sent.
+
+    Raises:
+        BadInputError: ``reply.extras``.
+    """
+    asked = {FEDGS_PREFIX + name for name in trained_names(model)} if training.fedgs else set()
+    strange = extras.keys() - asked
+    if strange:
+        raise BadInputError("reply.extras", f"{len(strange)} extra tensors were not asked for.", _REMEDY)
 
 
 def check_tensors(weights: Arrays, extras: Arrays, model: Arrays, side: str) -> None:

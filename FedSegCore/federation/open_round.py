@@ -11,7 +11,14 @@ from flwr.serverapp import Grid
 
 from FedSegCore.common.errors import BadInputError, FedSegError
 from FedSegCore.federation.aggregation.rule import SiteUpdate
-from FedSegCore.federation.checks import check_counts, check_length, check_report, check_result, update_length
+from FedSegCore.federation.checks import (
+    check_counts,
+    check_extras,
+    check_length,
+    check_report,
+    check_result,
+    update_length,
+)
 from FedSegCore.federation.compression import lowered
 from FedSegCore.federation.incoming import Incoming
 from FedSegCore.federation.membership import Site, error_code
@@ -156,6 +163,7 @@ class OpenRound:
         order = self._orders[site]
         received = self.state.model_for(site)
         report, weights, extras = read_result(reply.content, received)
+        check_extras(extras, self.state.model, order.task.training)
         check_result(report, weights, extras, self.state.model, self.number)
         check_report(report, self.labels)
         check_counts(report, order.task.training)

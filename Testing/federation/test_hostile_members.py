@@ -1,5 +1,7 @@
 """What one site sends can cost its own answer, never the run: rubbish, forged return addresses, odd introductions."""
 
+import math
+
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,6 +13,7 @@ from test_incoming import OddTrainer, changed, codes
 
 from FedSegCore.common.errors import FedSegError
 from FedSegCore.federation.bounded_pull import PulledTooMuchError, bounded_pull
+from FedSegCore.federation.incoming import Incoming
 from FedSegCore.federation.local_grid import LocalGrid
 from FedSegCore.federation.messages import write_introduction, write_query
 from FedSegCore.federation.outcome import FederationOutcome
@@ -205,3 +208,41 @@ def test_whoever_covers_fewer_tensors_than_fedgs_needs_is_left_out_and_nobody_el
     for number in (1, 2):
         assert codes(outcome, number) == {"a": "reply.refused-by-rule", "b": "", "c": "", "d": ""}
     assert [float(outcome.groups["CT"].model[name].flat[0]) for name in "ab"] == [2.0, 2.0]
+
+
+def _hollow(weights, count):
+    """Extra tensors that weigh a bit a value on the way and 32 once they are put together."""
+    parts = {":scales": np.ones(count, np.float32)}
+    for number in range(count):
+        parts[f"r{number}/a:mask"] = np.zeros(math.ceil(weights["a"].size / 8), np.uint8)
+        parts[f"r{number}/a:codes"] = np.zeros(0, np.int8)
+    return parts
+
+
+@pytest.mark.parametrize("fedgs", [None, {"log_base": 100.0, "threshold": 150.0}])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda result: {"extras": {"other/b": result.weights["b"]}},
+        lambda result: {"extras": {"fedgs/steps": result.weights["steps"]}},
+        lambda result: {"weights": {}, "unchanged": tuple(result.weights), "encoded": True,
+                        "extras": _hollow(result.weights, 150)},
+    ],
+)  # fmt: skip
+def test_extra_tensors_that_nobody_asked_for_reach_no_disk(tmp_path, monkeypatch, made, fedgs):
+    def odd(former, result):
+        return changed(result, **made(result))
+
+    kept = []
+    take = Incoming.take
+    monkeypatch.setattr(Incoming, "take", lambda self, one, length: kept.append(one) or take(self, one, length))
+    training = {} if fedgs is None else {"fedgs": fedgs}
+    run = Run(tmp_path, federation(rounds=2, training=training), {"a": OddTrainer(odd=odd), "b": AddingTrainer()})
+    outcome = finish(run)
+    assert codes(outcome, 2) == {"a": "reply.extras", "b": ""}
+    assert {name for one in kept for name in one.extras} == set()
+
+
+def test_fedgs_updates_that_nobody_asked_for_are_refused_too(tmp_path):
+    outcome = finish(Run(tmp_path, federation(rounds=1), {"a": WeighingTrainer(), "b": AddingTrainer()}))
+    assert codes(outcome, 1) == {"a": "reply.extras", "b": ""}
