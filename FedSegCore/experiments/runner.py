@@ -25,9 +25,9 @@ from FedSegCore.experiments.runs import (
 from FedSegCore.experiments.scoring import Tester, case_rows
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.federated_run import run_in_process
-from FedSegCore.federation.groups import mean_dice
 from FedSegCore.federation.outcome import FederationOutcome, GroupResult
 from FedSegCore.federation.publishing import publish_outcome
+from FedSegCore.federation.round_numbers import mean_dice
 from FedSegCore.learning.case import TrainingCase
 from FedSegCore.learning.cohort import Cohort
 from FedSegCore.models.release import software_versions

@@ -23,6 +23,9 @@ MAX_MODEL_BYTES = 2 * 1024**3
 MAX_EXAMPLES = 10_000_000
 """More training examples than any site can have: ten thousand volumes of a thousand slices."""
 
+MOST_SLICES = 1_000
+"""Most slices of a volume that count as training examples of a 2-D network."""
+
 MOST_MODELS = 100.0
 """Longest update the server looks at, as a multiple of the model it was made of (of 1 where that is shorter). A site's
 own gate stops at 10 by default; this is for sites that have set none."""
@@ -170,12 +173,31 @@ def check_counts(report: RoundReport, training: TrainingConfig) -> None:
 
     Raises:
         BadInputError: ``reply.counts``: more examples than ``MAX_EXAMPLES``, examples without a step or steps without
-            an example, or more steps than were asked for (an epoch has at most one step an example).
+            an example, or more steps than were asked for.
     """
     examples, steps = report.num_examples, report.num_steps
-    asked = training.steps_per_round or training.epochs * examples
-    if examples > MAX_EXAMPLES or (examples > 0) != (steps > 0) or steps > asked:
+    if examples > MAX_EXAMPLES or (examples > 0) != (steps > 0) or steps > _most_steps(training, examples):
         raise BadInputError("reply.counts", f"{examples} examples and {steps} steps are impossible.", _REMEDY)
+
+
+def counts_that_weigh(report: RoundReport, task: TrainingTask, training_cases: int) -> tuple[int, int]:
+    """Return the examples and steps by which an answer weighs: no more than the cases the site came with can give.
+
+    Who has more by now is not refused: people add cases while their site is connected, and it counts with them from
+    its next introduction on.
+
+    Args:
+        report: checked.
+        task: what was asked for.
+        training_cases: as the site introduced itself.
+    """
+    most = max(1, training_cases) * (MOST_SLICES if task.network.dimensions == 2 else 1)
+    examples = min(report.num_examples, most)
+    return examples, min(report.num_steps, _most_steps(task.training, examples))
+
+
+def _most_steps(training: TrainingConfig, examples: int) -> int:
+    return training.steps_per_round or training.epochs * math.ceil(examples / training.batch_size)
 
 
 def length_of(arrays: Iterable[npt.NDArray[np.generic]]) -> float:

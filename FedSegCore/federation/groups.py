@@ -21,9 +21,9 @@ from FedSegCore.federation.membership import Membership
 from FedSegCore.federation.messages import RoundOrder
 from FedSegCore.federation.open_round import OpenRound
 from FedSegCore.federation.own_models import LEFT, Admitted, common_model, own_models, unknown, without_expelled
+from FedSegCore.federation.round_numbers import largest_share, mean_dice
 from FedSegCore.federation.state_store import DONE, GroupState, GroupStateStore, Member, SiteRound
 from FedSegCore.federation.tasks import training_task
-from FedSegCore.learning.results import CaseScore
 
 FAILED_ROUNDS_ALLOWED = 3
 """A group in which this many rounds in a row brought no usable answer ends with the model it has."""
@@ -317,6 +317,7 @@ class Group:
             seconds=round(self.clock() - current.started, 3),
             bytes_sent=current.bytes_sent,
             loss=fmean(losses) if losses else None,
+            largest_share=largest_share(current.rows),
             scores=mean_dice(tuple(score for row in current.rows for score in row.scores)),
         )
         if self.ended:
@@ -375,9 +376,3 @@ class Group:
         shown = number if number is not None else min(self.state.round_number + 1, self.config.rounds)
         message = f"{self.state.group}, round {shown} of {self.config.rounds}: {what}."
         self.log.emit(Event(kind, message, self.state.group, shown, self.config.rounds, site, code, data))
-
-
-def mean_dice(scores: tuple[CaseScore, ...]) -> dict[str, float]:
-    """Return label → mean Dice over cases."""
-    labels = sorted({score.label for score in scores})
-    return {label: fmean(score.dice for score in scores if score.label == label) for label in labels}

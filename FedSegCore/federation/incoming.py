@@ -19,6 +19,9 @@ HELD = 8
 FEWEST = 3
 """Sites below which nobody can tell which of them is extreme."""
 
+MOST_STEPS = 10.0
+"""How many times the median site's steps an update's length is allowed for: what steps a site did is its own word."""
+
 EXTREME = "reply.extreme"
 REFUSED_BY_RULE = "reply.refused-by-rule"
 
@@ -36,7 +39,8 @@ class Incoming:
     """A round's checked updates on their way to the rule.
 
     An update is extreme where it is longer than ``factor`` times the median length; a site that did more steps than the
-    median site may be longer in proportion. Sites that trained nothing or changed nothing do not count for the median.
+    median site may be longer in proportion, up to ``MOST_STEPS`` times. Sites that trained nothing or changed nothing
+    do not count for the median.
 
     Args:
         rule: begun; updates are folded into it.
@@ -93,7 +97,8 @@ class Incoming:
         if self._factor is None or len(self._seen) < FEWEST:
             return False
         usual = median(seen for seen, _ in self._seen)
-        return length > self._factor * usual * max(1.0, steps / median(done for _, done in self._seen))
+        more = steps / median(done for _, done in self._seen)
+        return length > self._factor * usual * min(MOST_STEPS, max(1.0, more))
 
 
 def _read(held: _Held) -> SiteUpdate:

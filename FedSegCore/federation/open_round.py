@@ -17,6 +17,7 @@ from FedSegCore.federation.checks import (
     check_length,
     check_report,
     check_result,
+    counts_that_weigh,
     update_length,
 )
 from FedSegCore.federation.compression import lowered
@@ -170,13 +171,14 @@ class OpenRound:
         length = update_length(weights, extras, received)
         check_length(length, received)
         self._check_new(site, reply.content, length)
-        update = SiteUpdate(site, weights, report.num_examples, report.num_steps, extras, received, report.loss)
+        examples, steps = counts_that_weigh(report, order.task, self._asked[site].introduction.training_cases)
+        update = SiteUpdate(site, weights, examples, steps, extras, received, report.loss)
         row = SiteRound(
             round_number=self.number,
             site=site,
             loss=report.loss,
-            examples=report.num_examples,
-            steps=report.num_steps,
+            examples=examples,
+            steps=steps,
             bytes_received=sum(tensor_bytes(record) for _, record in records_of(reply.content, ArrayRecord)),
             payload_bytes=payload.bytes,
             payload_sha256=payload.sha256,

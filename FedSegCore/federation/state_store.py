@@ -44,8 +44,8 @@ class SiteRound(BaseModel):
         site: the site.
         code: empty if its answer was used, else the stable code of why not.
         loss: mean training loss.
-        examples: n_k.
-        steps: s_k.
+        examples: n_k, as it weighs.
+        steps: s_k, as it weighs.
         bytes_received: size of its answer's tensors.
         payload_bytes: size of the whole answer as it came.
         payload_sha256: its hash, the one in the site's journal.

@@ -1,5 +1,6 @@
 """Real networks trained by real trainers through the real server loop and client apps, in one process."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -210,6 +211,17 @@ def test_fedgs_sites_send_what_the_rules_ask_for(tmp_path, aggregation):
     start = initial_model(config.network_of("all", "CT"), config.seed)
     moved = [name for name, array in outcome.groups["all"].model.items() if not np.array_equal(array, start[name])]
     assert set(moved) == set(start)
+
+
+@pytest.mark.parametrize("drawn", [{}, {"stratified": True}, {"oversampling": {"times": 5, "threshold": 2.0}}])
+def test_sites_that_train_by_epochs_do_as_many_steps_as_the_server_takes_at_most(tmp_path, drawn):
+    by_epochs = {"steps_per_round": None, "epochs": 2, "batch_size": 3, "foreground_fraction": 0.0, **drawn}
+    outcome = run_in_process(
+        small(rounds=1, training={**small().training.model_dump(), **by_epochs}), sites(), tmp_path
+    )
+    for group in outcome.groups.values():
+        for row in group.history:
+            assert (row.code, row.steps) == ("", 2 * math.ceil(row.examples / 3))
 
 
 def test_a_rule_whose_sites_send_too_little_says_so(tmp_path):

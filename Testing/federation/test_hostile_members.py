@@ -246,3 +246,37 @@ def test_extra_tensors_that_nobody_asked_for_reach_no_disk(tmp_path, monkeypatch
 def test_fedgs_updates_that_nobody_asked_for_are_refused_too(tmp_path):
     outcome = finish(Run(tmp_path, federation(rounds=1), {"a": WeighingTrainer(), "b": AddingTrainer()}))
     assert codes(outcome, 1) == {"a": "reply.extras", "b": ""}
+
+
+class BoastingTrainer(AddingTrainer):
+    """Says in its answers that it has ten million images and trained on each, not when it introduces itself."""
+
+    def train_round(self, task, weights, request):
+        return changed(super().train_round(task, weights, request), num_examples=10_000_000, num_steps=5_000_000)
+
+
+def boasting(folder, step, **changes) -> tuple[FederationOutcome, Run]:
+    """Run one round of four sites that change all by 0.01 and one that boasts, of ten images each."""
+    sites = {**{name: AddingTrainer(step=0.01) for name in "abcd"}, "h": BoastingTrainer(step=step)}
+    run = Run(folder, federation(rounds=1, **changes), sites)
+    return finish(run), run
+
+
+def test_steps_that_a_site_says_it_did_make_no_room_for_an_extreme_update(tmp_path):
+    outcome, _ = boasting(tmp_path, 20.0)
+    assert codes(outcome, 1) == {**dict.fromkeys("abcd", ""), "h": "reply.extreme"}
+    assert float(outcome.groups["CT"].model["b"][0]) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "examples", "steps", "share"), [(3, 10, 5, 0.2), (2, 10_000, 5_000, round(10_000 / 10_040, 3))]
+)
+def test_a_site_weighs_no_more_than_the_cases_it_came_with_can_give(tmp_path, dimensions, examples, steps, share):
+    networks = {"default": {"dimensions": dimensions}}
+    training = {"patch_size": (1 if dimensions == 2 else 8, 8, 8)}
+    outcome, run = boasting(tmp_path, 0.02, networks=networks, training=training)
+    (row,) = [row for row in outcome.groups["CT"].history if row.site == "h"]
+    assert (row.code, row.examples, row.steps) == ("", examples, steps)
+    mean = (examples * 0.02 + 40 * 0.01) / (examples + 40)
+    assert float(outcome.groups["CT"].model["b"][0]) == pytest.approx(mean, rel=1e-5)
+    assert [event.data["largest_share"] for event in run.kinds("round-closed")] == [share]

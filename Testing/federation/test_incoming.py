@@ -93,6 +93,14 @@ def test_a_site_that_did_more_steps_may_be_longer_in_proportion(tmp_path):
     assert this.settle() == {}
 
 
+def test_steps_that_a_site_only_says_it_did_do_not_excuse_every_length(tmp_path):
+    this = Round(tmp_path)
+    # a hundred times the median's steps count as ten times: 10 · 2.4 · 10 is most
+    for site, value, steps in (("a", 1.0, 5), ("b", 1.2, 5), ("c", 1.2, 5), ("d", 119.0, 500), ("e", 121.0, 500)):
+        this.take(site, value, steps)
+    assert this.settle() == {"e": EXTREME}
+
+
 def test_nothing_is_compared_where_the_federation_says_so(tmp_path):
     this = Round(tmp_path, factor=None)
     for site, value in (("a", 1.0), ("b", 1.0), ("c", 1e6)):
@@ -150,8 +158,11 @@ def test_lengths_by_hand():
     [
         (10, 5, {"steps_per_round": 5}, True),
         (10, 6, {"steps_per_round": 5}, False),
-        (10, 30, {"epochs": 3}, True),
-        (10, 31, {"epochs": 3}, False),
+        (10, 15, {"epochs": 3}, True),
+        (10, 16, {"epochs": 3}, False),
+        (9, 9, {"epochs": 3, "batch_size": 4}, True),
+        (9, 10, {"epochs": 3, "batch_size": 4}, False),
+        (1, 1, {"batch_size": 256}, True),
         (0, 0, {}, True),
         (0, 1, {"steps_per_round": 5}, False),
         (1, 0, {}, False),
