@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.aggregation.fedgs import trained_names
+from FedSegCore.federation.aggregation.rule import Aggregate
 from FedSegCore.federation.messages import RoundOrder, RoundReport
 from FedSegCore.federation.site.policy import PolicyError, TrainingLimits
 from FedSegCore.federation.tensors import byte_count
@@ -29,6 +30,12 @@ MOST_SLICES = 1_000
 MOST_MODELS = 100.0
 """Longest update the server looks at, as a multiple of the model it was made of (of 1 where that is shorter). A site's
 own gate stops at 10 by default; this is for sites that have set none."""
+
+MOST_LOSS = 1e6
+"""Largest mean training loss the server takes, with either sign: nothing that trains has one."""
+
+MOST_DISTANCE_MM = 1e6
+"""Largest surface distance: no image is a kilometre long, and means of several stay numbers."""
 
 MOST_USUAL = 50.0
 """Largest number of what a site says is usual: no structure has e^50 ml, and all else is a share of 1."""
@@ -151,9 +158,11 @@ def check_report(report: RoundReport, labels: Collection[str]) -> None:
     """Check what a site says of its round, under a contract with these ``labels``.
 
     Raises:
-        BadInputError: ``reply.scores``, ``reply.seconds``, ``reply.annotated``, ``reply.lesion-sizes``,
+        BadInputError: ``reply.loss``, ``reply.scores``, ``reply.seconds``, ``reply.annotated``, ``reply.lesion-sizes``,
             ``reply.usual``.
     """
+    if report.loss is not None and not abs(report.loss) <= MOST_LOSS:
+        raise BadInputError("reply.loss", f"Its training loss is {report.loss:.3g}.", _REMEDY)
     if not all(_plausible(score) for score in report.scores):
         raise BadInputError("reply.scores", "A score lies outside its range.", _REMEDY)
     if not {score.label for score in report.scores} <= set(labels):
@@ -198,6 +207,13 @@ def counts_that_weigh(report: RoundReport, task: TrainingTask, training_cases: i
 
 def _most_steps(training: TrainingConfig, examples: int) -> int:
     return training.steps_per_round or training.epochs * math.ceil(examples / training.batch_size)
+
+
+def check_made(made: Aggregate) -> None:
+    """Check what a rule made of a round before it counts; raises ValueError where a value is not finite."""
+    for arrays in (made.group_model, made.rule_state):
+        if not all(np.isfinite(array).all() for array in arrays.values() if array.dtype.kind == "f"):
+            raise ValueError("the result holds values that are not numbers")
 
 
 def length_of(arrays: Iterable[npt.NDArray[np.generic]]) -> float:
@@ -251,7 +267,7 @@ def _plausible(score: CaseScore) -> bool:
     return (
         0.0 <= score.dice <= 1.0
         and 0.0 <= score.iou <= 1.0
-        and (distance is None or (math.isfinite(distance) and distance >= 0.0))
+        and (distance is None or 0.0 <= distance <= MOST_DISTANCE_MM)
         and 0 < len(score.case) <= 128
         and 0 < len(score.label) <= 64
     )

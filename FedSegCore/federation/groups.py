@@ -14,6 +14,7 @@ from FedSegCore.federation.aggregation.batch_norm import without_sites
 from FedSegCore.federation.aggregation.registry import build_rule
 from FedSegCore.federation.aggregation.rule import Aggregate
 from FedSegCore.federation.array_files import FolderSiteStore
+from FedSegCore.federation.checks import check_made
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.events import Event, EventKind, EventLog
 from FedSegCore.federation.incoming import Incoming
@@ -281,7 +282,9 @@ class Group:
     def _made(self) -> Aggregate | None:
         """Return what the rule makes of the round; None, and the round has failed, where it can make nothing."""
         try:
-            return self._rule.finish()
+            made = self._rule.finish()
+            check_made(made)
+            return made
         except FedSegError:
             raise
         except Exception as error:  # noqa: BLE001 - one group's rule must not end the others

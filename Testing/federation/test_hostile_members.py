@@ -280,3 +280,37 @@ def test_a_site_weighs_no_more_than_the_cases_it_came_with_can_give(tmp_path, di
     mean = (examples * 0.02 + 40 * 0.01) / (examples + 40)
     assert float(outcome.groups["CT"].model["b"][0]) == pytest.approx(mean, rel=1e-5)
     assert [event.data["largest_share"] for event in run.kinds("round-closed")] == [share]
+
+
+class LosingTrainer(AddingTrainer):
+    """Tells a training loss of its own."""
+
+    def __init__(self, loss: float, **more) -> None:
+        super().__init__(**more)
+        self.loss = loss
+
+    def train_round(self, task, weights, request):
+        return changed(super().train_round(task, weights, request), loss=self.loss)
+
+
+def test_losses_beyond_all_measure_cost_their_sites_the_round_and_do_not_end_the_run(tmp_path):
+    sites = {"a": AddingTrainer(), "b": LosingTrainer(1.7e308), "c": LosingTrainer(1.7e308)}
+    run = Run(tmp_path, federation(rounds=2), sites)
+    outcome = finish(run)
+    for number in (1, 2):
+        assert codes(outcome, number) == {"a": "", "b": "reply.loss", "c": "reply.loss"}
+    assert [event.data["loss"] for event in run.kinds("round-closed")] == [1.0, 0.5]
+
+
+def test_a_rule_that_makes_what_is_no_number_has_made_nothing(tmp_path):
+    """QFedAvg's losses to a power: (1e6)^99 is beyond all numbers."""
+    arguments = {"q": 99.0, "client_learning_rate": 0.1}
+    config = federation(
+        rounds=2, aggregation={"rule": "flower", "options": {"strategy": "QFedAvg", "arguments": arguments}}
+    )
+    hostile = LosingTrainer(1.0)
+    run = Run(tmp_path, config, {"a": AddingTrainer(), "b": AddingTrainer(), "c": hostile})
+    run.hooks["round-closed", "CT", 1] = lambda event: setattr(hostile, "loss", 1e6)
+    group = finish(run).groups["CT"]
+    assert (group.rounds, len(run.kinds("round-failed"))) == (1, 3)
+    assert all(np.isfinite(array).all() for array in group.model.values())

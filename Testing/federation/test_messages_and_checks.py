@@ -183,6 +183,8 @@ class TestServerChecks:
 
     def test_a_good_answer_passes(self):
         check_result(self.report(), MODEL, {"fedgs/w": MODEL["w"]}, MODEL, 2)
+        check_report(self.report(loss=-1e6), LABELS)
+        check_report(self.report(loss=None), LABELS)
         check_report(self.report(annotated=(1, 2), scores=(CaseScore("c", "spleen", 0.5, 0.4),)), LABELS)
         check_report(self.report(usual=CohortUsual(volumes={1: usual(), 2: usual()})), LABELS)
 
@@ -208,7 +210,10 @@ class TestServerChecks:
         [
             ({"scores": (CaseScore("c", "liver", 1.5, 0.1),)}, "reply.scores"),
             ({"scores": (CaseScore("c", "liver", 0.5, 0.1, float("nan")),)}, "reply.scores"),
+            ({"scores": (CaseScore("c", "liver", 0.5, 0.1, 1.7e308),)}, "reply.scores"),
             ({"scores": (CaseScore("c", "kidney", 0.5, 0.4),)}, "reply.scores"),
+            ({"loss": 1.1e6}, "reply.loss"),
+            ({"loss": -1.7e308}, "reply.loss"),
             ({"seconds": {"train": -1.0}}, "reply.seconds"),
             ({"annotated": (1, 3)}, "reply.annotated"),
             ({"usual": CohortUsual(volumes={3: usual()})}, "reply.usual"),
