@@ -21,7 +21,15 @@ from FedSegCore.federation.incoming import Incoming
 from FedSegCore.federation.membership import Membership
 from FedSegCore.federation.messages import RoundOrder
 from FedSegCore.federation.open_round import OpenRound
-from FedSegCore.federation.own_models import LEFT, Admitted, common_model, own_models, unknown, without_expelled
+from FedSegCore.federation.own_models import (
+    LEFT,
+    Admitted,
+    common_model,
+    own_models,
+    unknown,
+    without_expelled,
+    without_namesakes,
+)
 from FedSegCore.federation.round_numbers import largest_share, mean_dice
 from FedSegCore.federation.state_store import DONE, GroupState, GroupStateStore, Member, SiteRound
 from FedSegCore.federation.tasks import training_task
@@ -187,7 +195,9 @@ class Group:
 
     def _start(self, names: list[str]) -> None:
         now = self.clock()
-        self.state = without_expelled(self.state, self.admitted())
+        admitted = self.admitted()
+        nodes = {name: self.members.sites[name].node_id for name in names}
+        self.state = without_namesakes(without_expelled(self.state, admitted), admitted, nodes)
         self._updates = FolderSiteStore(self.store.working_folder(self.state.group))
         self._rule.begin(self.state.model, self.state.rule_state, self._updates)
         incoming = Incoming(

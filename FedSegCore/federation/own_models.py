@@ -1,6 +1,6 @@
 """Sites' own models between two rounds: kept for who is away, forgotten for who is gone, never anybody else's."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from FedSegCore.federation.aggregation.batch_norm import without_sites
@@ -28,6 +28,23 @@ def without_expelled(state: GroupState, admitted: Collection[tuple[str, int]] | 
     return replace(state, site_models=kept, rule_state=without_sites(state.rule_state, gone))
 
 
+def without_namesakes(
+    state: GroupState, admitted: Collection[tuple[str, int]] | None, nodes: Mapping[str, int]
+) -> GroupState:
+    """Return ``state`` without members whose name is another's by now: what they told is not the newcomer's.
+
+    Args:
+        state: before a round.
+        admitted: None where nobody keeps such a list; there a site may be another node after every start.
+        nodes: site → the Flower node it is asked as.
+    """
+    if admitted is None:
+        return state
+    others = {name for name, member in state.members.items() if member.node_id not in (None, nodes.get(name))}
+    kept = {name: member for name, member in state.members.items() if name not in others & nodes.keys()}
+    return replace(state, members=kept)
+
+
 def own_models(made: Aggregate, before: GroupState, left: Collection[str]) -> Callable[[str], Arrays] | None:
     """Return site → its own model: what the round made of its answer, or of what it had; KeyError where it has none.
 
@@ -41,11 +58,12 @@ def own_models(made: Aggregate, before: GroupState, left: Collection[str]) -> Ca
     new = made.site_model
 
     def own_model(site: str) -> Arrays:
+        if site in left:
+            # before the rule is asked: it may still know the site's layers
+            raise KeyError(site)
         try:
             return new(site)
         except KeyError:
-            if site in left:
-                raise
             had = before.site_models[site]
             return had if made.absent_model is None else made.absent_model(site, had)
 

@@ -1,5 +1,7 @@
 """Sites' own models (FLAMES, local BatchNorm) over rounds in which sites are away, late, gone or expelled."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from federation_helpers import AddingTrainer, Run, federation
@@ -14,6 +16,7 @@ from FedSegCore.federation.coordinator.folder import AdmittedSite, CoordinatorFo
 from FedSegCore.federation.federated_run import run_in_process
 from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.server_app import admitted_sites
+from FedSegCore.volumes.usual import CohortUsual, Usual
 
 FLAMES = AggregationConfig(rule="flames", options={"alpha": 0.75, "absent": "keep"})
 MIXED = AggregationConfig(rule="flames", options={"alpha": 0.75, "absent": "mix"})
@@ -160,6 +163,58 @@ def test_who_has_left_is_forgotten(tmp_path):
     # W of a and b after round 3, not c's mix of round 1
     assert value(sites["c"].received[2]) == 3.0
     assert value(sites["c"].received[4]) == (value(sites["a"].received[3]) + 4 + value(sites["b"].received[3]) + 8) / 2
+
+
+def test_the_layers_of_who_has_left_are_forgotten_too_and_it_comes_back_to_the_groups_model(tmp_path):
+    sites = {**pair(), "c": _Leaving(step=2.0)}
+    config = federation(rounds=4, aggregation={"rule": "fedavg", "options": {"batch_norm": "local"}})
+    kept = []
+
+    def asked(site, number):
+        if site == "a":
+            kept.append(sorted(path.name for path in tmp_path.glob("state/CT/round-000002/site-*")))
+        return site != "c" or number != 3
+
+    group = run_in_process(config, sites, tmp_path, participation=asked, make_model=_norm_model).groups["CT"]
+    # a and b have models of their own after round 2; c, which left in it, has none
+    assert len(kept[2]) == 2
+    received = sites["c"].received[4]
+    mean = (value(sites["a"].received[3]) + 4.0 + value(sites["b"].received[3]) + 8.0) / 2
+    assert value(received) == mean
+    # the mean of a's own layers, three times 4, and b's, three times 8
+    assert received["n.running_mean"][0] == 18.0
+    assert set(group.site_models) == {"a", "b", "c"}
+
+
+class _Telling(AddingTrainer):
+    """Tells what is usual where it is asked for it, and remembers in which rounds it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = []
+
+    def train_round(self, task, weights, request):
+        if request.usual:
+            self.asked.append(request.round_number)
+        usual = CohortUsual(volumes={1: Usual(patients=3, mean=(1.0,), deviation=(0.1,))}) if request.usual else None
+        return replace(super().train_round(task, weights, request), usual=usual)
+
+
+@pytest.mark.parametrize(("known", "asked", "answered"), [(True, [1, 2], 2), (False, [1], 3)])
+def test_whoever_has_the_name_of_one_that_was_expelled_starts_anew(tmp_path, known, asked, answered):
+    """Where nobody keeps a list of who is admitted, a site may be another node after every start and is the same."""
+    run = Run(tmp_path, federation(rounds=3), {"a": AddingTrainer(), "b": _Telling()})
+
+    def with_another_key(event):
+        run.grid._ids["b"], run.grid._names[99] = 99, "b"
+
+    run.hooks["round-closed", "CT", 1] = with_another_key
+    loop = run.loop()
+    loop._admitted = lambda: {("a", 2), ("b", run.grid._ids.get("b"))} if known else None
+    loop.run()
+    member = FederationOutcome.load(tmp_path).groups["CT"].members["b"]
+    assert run.trainers["b"].asked == asked
+    assert (member.rounds_answered, member.node_id, member.usual is not None) == (answered, 99, True)
 
 
 @pytest.mark.parametrize("again", [frozenset(), frozenset({("b", 99)})])
