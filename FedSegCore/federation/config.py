@@ -46,6 +46,8 @@ class FederationConfig(BaseModel):
         rounds: rounds per group.
         seed: seed of initial models and of everything sites draw.
         min_sites: sites a group waits for before a round starts.
+        min_answers: usable answers without which a round has failed: nothing is made of fewer, and nothing of them is
+            sent. No round starts with fewer sites.
         join_deadline_s: how long a group waits for ``min_sites`` before it goes on, or ends, with what it has.
         return_deadline_s: how long a group waits, after its last closed round, where no site is there at all or those
             that are may not train now: a site that pauses for a night or a weekend finds its group again.
@@ -69,6 +71,7 @@ class FederationConfig(BaseModel):
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 50
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     min_sites: Annotated[int, Field(ge=1, le=100_000)] = 1
+    min_answers: Annotated[int, Field(ge=1, le=100_000)] = 1
     join_deadline_s: Annotated[float, Field(gt=0.0)] = 600.0
     return_deadline_s: Annotated[float, Field(gt=0.0)] = 259_200.0
     round_deadline_s: Annotated[float, Field(gt=0.0)] = 3600.0

@@ -63,11 +63,11 @@ def _check_flower(config: FederationConfig) -> None:
             "Set proximal, FedProx's μ, under [training].",
         )
     fewest = fewest_sites(options["strategy"], options.get("arguments", {}))
-    if config.min_sites < fewest:
+    if max(config.min_sites, config.min_answers) < fewest:
         raise BadInputError(
             "federation.too-few-sites",
             f"{options['strategy']} makes nothing of fewer than {fewest} answers.",
-            f"Set min_sites to {fewest} or more, or choose another rule.",
+            f"Set min_answers to {fewest} or more, or choose another rule.",
         )
 
 

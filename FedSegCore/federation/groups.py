@@ -35,7 +35,7 @@ from FedSegCore.federation.state_store import DONE, GroupState, GroupStateStore,
 from FedSegCore.federation.tasks import training_task
 
 FAILED_ROUNDS_ALLOWED = 3
-"""A group in which this many rounds in a row brought no usable answer ends with the model it has."""
+"""A group in which this many rounds in a row brought no or too few usable answers ends with the model it has."""
 
 RECENT_ANSWERS = 16
 """Answers of a site that are remembered, to know them again."""
@@ -154,11 +154,11 @@ class Group:
             self._not_before = 0.0  # whoever comes back after that may train at once
         if self.clock() < self._not_before:
             return False
-        missing = self.config.min_sites - len(here)
+        missing = max(self.config.min_sites, self.config.min_answers) - len(here)
         in_time = self.clock() < self._wait_until
         if (missing > 0 and in_time) or (self._fresh and self.members.asking and in_time):
             return self._tell_waiting(missing)
-        if not here:
+        if len(here) < self.config.min_answers:
             return self._wait_for_return(missing)
         self._missing_told = 0
         self._fresh = False
@@ -167,7 +167,7 @@ class Group:
 
     def _wait_for_return(self, missing: int) -> bool:
         if self.clock() >= self._away_until:
-            self._end("group.no-sites", "no site is connected")
+            self._end("group.no-sites", "no site is connected, or too few")
             return True
         # the first one back waits for the others, as at the beginning
         self._wait_until = self.clock() + self.config.join_deadline_s
@@ -191,7 +191,7 @@ class Group:
         rested = [name for name in taking_part if self.members.sites[name].resting == 0]
         for name in here:
             self.members.sites[name].resting = max(0, self.members.sites[name].resting - 1)
-        return rested or taking_part
+        return rested if len(rested) >= self.config.min_answers else taking_part
 
     def _start(self, names: list[str]) -> None:
         now = self.clock()
@@ -273,12 +273,13 @@ class Group:
             self._tell_failed(row)
         self.round = None
         self._wait_until = self.clock() + self.config.join_deadline_s
-        if current.answered or not current.rows:
+        if len(current.answered) >= self.config.min_answers or not current.rows:
             made = self._made()
             if made is not None:
                 self._close(current, made)
         else:
-            self._failed({row.code for row in current.rows})
+            self._failed(current)
+        self._updates.remove()
         self.members.update(now_at_once=True)
         return True
 
@@ -318,7 +319,6 @@ class Group:
         )
         self.state = self.store.save(state, own_models(made, self.state, self._left), current.rows)
         self._left.clear()
-        self._updates.remove()
         self._away_until = self.clock() + self.config.return_deadline_s
         losses = [row.loss for row in current.rows if row.loss is not None]
         self._tell(
@@ -355,19 +355,24 @@ class Group:
             members[row.site] = before.model_copy(update=told)
         return members
 
-    def _failed(self, codes: set[str]) -> None:
-        if codes <= NOT_NOW and self.clock() < self._away_until:
+    def _failed(self, current: OpenRound) -> None:
+        codes, answered = {row.code for row in current.rows if row.code}, len(current.answered)
+        if codes and codes <= NOT_NOW and self.clock() < self._away_until:
             self._not_before = self.clock() + ASK_LATER_S
-            self._tell("round-failed", "no site may train now; they are asked again later")
+            self._tell(
+                "round-failed",
+                f"{'too few sites' if answered else 'no site'} may train now; they are asked again later",
+            )
             return
-        self._fail("no site gave a usable answer")
+        needed = f"only {answered} of {self.config.min_answers} needed sites" if answered else "no site"
+        self._fail(f"{needed} gave a usable answer")
 
     def _fail(self, why: str) -> None:
         self._failed_in_row += 1
         self._not_before = self.clock() + RETRY_AFTER_S
         self._tell("round-failed", why)
         if self._failed_in_row >= FAILED_ROUNDS_ALLOWED:
-            self._end("group.all-failed", f"no usable answer in {self._failed_in_row} tries")
+            self._end("group.all-failed", f"no usable answer, or too few, in {self._failed_in_row} tries")
 
     def _end(self, code: str, why: str) -> None:
         self.state = replace(self.state, ended=code)

@@ -126,6 +126,7 @@ def test_what_would_be_passed_over_in_silence_is_refused(tmp_path, grouping, tex
         ("", '[training]\nschedule = "fedgin_plateau"'),
         ("", f'{FLOWER}strategy = "FedProx"\n[training]\nproximal = 0.1'),
         ("min_sites = 7", f'{FLOWER}strategy = "Bulyan"\narguments = {{ num_malicious_nodes = 1 }}'),
+        ("min_answers = 7", f'{FLOWER}strategy = "Bulyan"\narguments = {{ num_malicious_nodes = 1 }}'),
     ],
 )
 def test_its_right_neighbour_is_read(tmp_path, grouping, text):

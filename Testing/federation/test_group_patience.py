@@ -3,7 +3,7 @@
 import pytest
 from federation_helpers import AddingTrainer, Run, federation
 
-from FedSegCore.common.errors import FedSegError
+from FedSegCore.common.errors import CannotDoHereError, FedSegError
 from FedSegCore.federation.aggregation.robust import Median
 from FedSegCore.federation.outcome import FederationOutcome
 
@@ -103,3 +103,75 @@ def test_whatever_a_rule_raises_at_the_end_of_a_round_is_a_failed_round(tmp_path
     assert [event.message for event in run.kinds("round-failed")] == [
         "CT, round 2 of 3: the answers could not be combined (KeyError)."
     ]
+
+
+def test_no_round_starts_with_fewer_sites_than_answers_are_needed(tmp_path):
+    alone = AddingTrainer()
+    run = Run(tmp_path, federation(min_answers=3, return_deadline_s=1000.0), {"a": alone})
+    with pytest.raises(CannotDoHereError, match=r"federation\.nothing-trained"):
+        run.loop().run()
+    assert alone.received == {}
+    assert [event.message for event in run.kinds("waiting")] == ["CT, round 1 of 3: waiting for 2 more CT sites."]
+    assert [event.code for event in run.kinds("group-finished")] == ["group.no-sites"]
+    assert 1000.0 <= run.clock() < 1102.0
+
+
+def test_a_group_goes_on_when_enough_sites_are_there_again(tmp_path):
+    run = Run(
+        tmp_path, federation(min_answers=2, return_deadline_s=5000.0), {"a": AddingTrainer(), "b": AddingTrainer()}
+    )
+    run.hooks["round-closed", "CT", 1] = lambda event: setattr(run.nodes["b"], "online", False)
+    sleep = run.clock.sleep
+
+    def until_b_is_back(seconds):
+        sleep(seconds)
+        run.nodes["b"].online = run.nodes["b"].online or run.clock() > 3600.0
+
+    run.clock.sleep = until_b_is_back
+    run.loop().run()
+    assert FederationOutcome.load(tmp_path).groups["CT"].done
+    assert 3600.0 < run.clock() < 3610.0
+
+
+def test_of_too_few_answers_nothing_is_made_sent_or_kept(tmp_path):
+    sites = {
+        "a": AddingTrainer(step=4.0),
+        "b": AddingTrainer(wrong={2: "code"}),
+        "c": AddingTrainer(wrong={2: "raise"}),
+    }
+    run = Run(tmp_path, federation(min_answers=2), sites)
+    run.loop().run()
+    group = FederationOutcome.load(tmp_path).groups["CT"]
+    # (4 + 1 + 1) / 3, of round 1
+    assert (group.rounds, float(group.model["b"][0]), float(sites["b"].received[2]["b"][0])) == (1, 2.0, 2.0)
+    why = "CT, round 2 of 3: only 1 of 2 needed sites gave a usable answer."
+    assert [event.message for event in run.kinds("round-failed")] == [why] * 3
+    assert [event.code for event in run.kinds("group-finished")] == ["group.all-failed"]
+    assert not (tmp_path / "state" / "CT" / "working").exists()
+
+
+def test_sites_whose_answers_are_needed_are_asked_though_they_were_late(tmp_path):
+    run = Run(tmp_path, federation(min_answers=2, rounds=1), {"a": AddingTrainer(), "b": AddingTrainer()})
+    run.nodes["b"].silent = True
+    run.hooks["round-failed", "CT", 1] = lambda _: setattr(run.nodes["b"], "silent", len(run.kinds("round-failed")) < 2)
+    run.loop().run()
+    assert FederationOutcome.load(tmp_path).groups["CT"].done
+    assert [len(event.data["sites"]) for event in run.kinds("round-started")] == [2, 2, 2]
+
+
+def test_a_site_that_must_rest_is_waited_for_where_its_answer_is_needed(tmp_path):
+    tired = AddingTrainer()
+    train = tired.train_round
+
+    def only_tomorrow(task, weights, request):
+        if run.clock() < 3600.0:
+            raise FedSegError("policy.hours", "It has worked enough.", "Tomorrow.")
+        return train(task, weights, request)
+
+    tired.train_round = only_tomorrow
+    config = federation(min_answers=2, rounds=1, return_deadline_s=50_000.0)
+    run = Run(tmp_path, config, {"a": AddingTrainer(), "b": tired})
+    run.loop().run()
+    assert FederationOutcome.load(tmp_path).groups["CT"].done
+    why = "CT, round 1 of 1: too few sites may train now; they are asked again later."
+    assert [event.message for event in run.kinds("round-failed")] == [why] * 6

@@ -28,8 +28,8 @@ _CODES = {
     "node.unavailable": "was not connected",
     "node.bundle-refused": "has not approved this version of the app",
     "node.app-crashed": "its app ended in the middle of the round",
-    "group.all-failed": "no usable answer in three tries",
-    "group.no-sites": "no site is connected",
+    "group.all-failed": "no usable answer, or too few, in three tries",
+    "group.no-sites": "no site is connected, or too few",
     "trainer.gone": "its trainer ended and is started again",
 }
 _PREFIXES = {
