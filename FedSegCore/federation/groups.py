@@ -339,7 +339,7 @@ class Group:
     def _members_after(self, current: OpenRound) -> Mapping[str, Member]:
         members = dict(self.state.members)
         for row in current.rows:
-            site = self.members.sites[row.site]
+            site = current.asked[row.site]
             known = {"introduction": site.introduction, "node_id": site.node_id}
             before = members.get(row.site, Member(introduction=site.introduction)).model_copy(update=known)
             if row.code:

@@ -50,6 +50,7 @@ class OpenRound:
         rows: what sites did so far, in order of arrival.
         digests: site → hash of the tensors it answered with.
         bytes_sent: of the models that went out.
+        asked: site → who it was when it was asked: it may come back as another while the round is open.
     """
 
     state: GroupState
@@ -61,7 +62,7 @@ class OpenRound:
     rows: list[SiteRound] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
     bytes_sent: int = 0
-    _asked: dict[str, Site] = field(default_factory=dict)
+    asked: dict[str, Site] = field(default_factory=dict)
     _orders: dict[str, RoundOrder] = field(default_factory=dict)
 
     @property
@@ -80,6 +81,7 @@ class OpenRound:
         common = self.state.common_model or self.state.model
         shared = [to_record(lowered(common, order.exchange)) for order in list(orders.values())[:1]]
         for name, order in orders.items():
+            self.asked[name] = sites[name]
             own = self.state.site_models.get(name)
             record = shared[0] if own is None else to_record(lowered(own, order.exchange))
             message = Message(
@@ -92,7 +94,6 @@ class OpenRound:
             sent = [message_id for message_id in grid.push_messages([message]) if message_id]
             if sent:
                 self.waiting[sent[0]] = name
-                self._asked[name] = sites[name]
                 self.bytes_sent += sum(len(array.data) for array in record.values())
                 self._orders[name] = order
             else:
@@ -134,7 +135,7 @@ class OpenRound:
 
     def restarted(self, sites: Mapping[str, Site]) -> list[str]:
         """Return awaited sites that have introduced themselves anew: a node answers in turn, so the order was lost."""
-        return [name for name in self.waiting.values() if sites[name] is not self._asked[name]]
+        return [name for name in self.waiting.values() if sites[name] is not self.asked[name]]
 
     def give_up_on(self, sites: Iterable[str]) -> None:
         """Wait for ``sites`` no longer."""

@@ -41,6 +41,10 @@ class GroupResult:
         own = self.site_models.get(site)
         return (self.common_model or self.model) if own is None else own
 
+    def answering(self) -> dict[str, Member]:
+        """Return the members of whom at least one answer was used."""
+        return {site: member for site, member in self.members.items() if member.rounds_answered}
+
     def trained_values(self) -> tuple[int, ...]:
         """Return the contract values that at least one site annotated: what the model was taught to tell apart."""
         return tuple(sorted({value for row in self.history for value in row.annotated}))

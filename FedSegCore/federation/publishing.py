@@ -12,7 +12,7 @@ from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.outcome import FederationOutcome, GroupResult
 from FedSegCore.models.card import LabelScore, SiteSummary, TrainingUsual
-from FedSegCore.models.release import publish_release
+from FedSegCore.models.release import check_release, publish_release
 from FedSegCore.volumes.labels import LabelContract
 from FedSegCore.volumes.usual import CohortUsual, Usual
 
@@ -23,7 +23,7 @@ _NAME_LENGTH = 47
 
 
 def publish_outcome(outcome: FederationOutcome, releases: Path, key: Ed25519PrivateKey) -> dict[str, Path]:
-    """Publish every group's model and return group → release folder.
+    """Publish the model of every group that a site trained, all or none, and return group → release folder.
 
     The card's scores are the sites' last: of the model as it was before the last round's training, over the
     validation cases of all sites. A release is called ``<federation>-<group>``.
@@ -34,21 +34,23 @@ def publish_outcome(outcome: FederationOutcome, releases: Path, key: Ed25519Priv
         key: the coordinator's private key.
 
     Raises:
-        BadInputError: ``release.nothing-to-publish``: no group closed a round; what ``publish_release`` raises.
+        BadInputError: ``release.nothing-to-publish``: no site's answer made a model; what ``publish_release`` raises.
     """
-    if not outcome.groups:
+    trained = {name: group for name, group in outcome.groups.items() if group.answering()}
+    if not trained:
         raise BadInputError(
             "release.nothing-to-publish", "No group has closed a round yet.", "Let the run finish a round first."
         )
-    return {
-        name: publish_release(releases, card_fields(outcome.config, group), group.model, key)
-        for name, group in outcome.groups.items()
-    }
+    # all are checked first: else every retry would publish the others anew
+    cards = {name: card_fields(outcome.config, group) for name, group in trained.items()}
+    for name, group in trained.items():
+        check_release(cards[name], group.model)
+    return {name: publish_release(releases, cards[name], group.model, key) for name, group in trained.items()}
 
 
 def card_fields(config: FederationConfig, group: GroupResult) -> dict[str, Any]:
     """Return the model card's fields of a group's release, but for version, date, software and hash."""
-    modalities = sorted({member.introduction.modality for member in group.members.values()})
+    modalities = _modalities(config, group)
     return {
         "name": f"{config.name[:_NAME_LENGTH]}-{group.group}",
         "modalities": {modality: config.preprocessing_of(modality) for modality in modalities},
@@ -69,8 +71,15 @@ def card_fields(config: FederationConfig, group: GroupResult) -> dict[str, Any]:
             for site, member in sorted(group.members.items())
         ),
         "scores": last_scores(group),
-        "usual": pooled_usual(group, config.contract),
+        "usual": {kind: usual for kind, usual in pooled_usual(group, config.contract).items() if kind in modalities},
     }
+
+
+def _modalities(config: FederationConfig, group: GroupResult) -> list[str]:
+    """Return the modalities that the model was trained on: not those of sites whose answers were never used."""
+    if config.grouping == "modality":
+        return [group.group]
+    return sorted({member.introduction.modality for member in group.answering().values()})
 
 
 def pooled_usual(group: GroupResult, contract: LabelContract) -> dict[str, TrainingUsual]:

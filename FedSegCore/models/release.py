@@ -120,19 +120,11 @@ def publish_release(
         BadInputError: ``release.card-invalid`` or ``release.weights-malformed``; nothing is written.
     """
     name = str(card_fields.get("name", ""))
-    if not weights:
-        raise _weights_malformed(name, "there are none")
-    if broken := first_not_finite(weights):
-        raise _weights_malformed(name, f"{broken[:80]} holds values that are not numbers")
+    _check_weights(name, weights)
     folder.mkdir(parents=True, exist_ok=True)
-    defaults = {"created": datetime.now(UTC), "software": software_versions()}
     data = safetensors.save({n: np.asarray(a, order="C") for n, a in weights.items()})
     for _ in range(100):
-        given = {**defaults, **card_fields, "weights_sha256": hashlib.sha256(data).hexdigest()}
-        try:
-            card = ModelCard.model_validate({**given, "version": _newest_version(folder, name) + 1})
-        except ValidationError as error:
-            raise _card_invalid(name or "without a name", error) from error
+        card = _card(card_fields, hashlib.sha256(data).hexdigest(), _newest_version(folder, name) + 1)
         target = folder / release_id(card.name, card.version)
         try:
             with whole_folder(target) as beside:
@@ -143,6 +135,27 @@ def publish_release(
             continue  # another process has just published this version; take the next
         return target
     raise FileExistsError(folder.name)
+
+
+def check_release(card_fields: Mapping[str, Any], weights: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    """Raise what ``publish_release`` would raise of these fields and weights; nothing is written."""
+    _check_weights(str(card_fields.get("name", "")), weights)
+    _card(card_fields, "0" * 64, 1)
+
+
+def _check_weights(name: str, weights: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    if not weights:
+        raise _weights_malformed(name, "there are none")
+    if broken := first_not_finite(weights):
+        raise _weights_malformed(name, f"{broken[:80]} holds values that are not numbers")
+
+
+def _card(card_fields: Mapping[str, Any], weights_sha256: str, version: int) -> ModelCard:
+    given = {"created": datetime.now(UTC), "software": software_versions(), **card_fields}
+    try:
+        return ModelCard.model_validate({**given, "weights_sha256": weights_sha256, "version": version})
+    except ValidationError as error:
+        raise _card_invalid(str(card_fields.get("name", "")) or "without a name", error) from error
 
 
 def open_release(path: Path, trusted: Collection[bytes] | None = None, *, card_only: bool = False) -> Release:
