@@ -25,8 +25,8 @@ _NAME_LENGTH = 47
 def publish_outcome(outcome: FederationOutcome, releases: Path, key: Ed25519PrivateKey) -> dict[str, Path]:
     """Publish the model of every group that a site trained, all or none, and return group → release folder.
 
-    The card's scores are the sites' last: of the model as it was before the last round's training, over the
-    validation cases of all sites. A release is called ``<federation>-<group>``.
+    The card's scores are those of the last round in which a site sent any: of the models as sites received them,
+    before that round's training, over their validation cases. A release is called ``<federation>-<group>``.
 
     Args:
         outcome: a run's result.
@@ -71,6 +71,7 @@ def card_fields(config: FederationConfig, group: GroupResult) -> dict[str, Any]:
             for site, member in sorted(group.members.items())
         ),
         "scores": last_scores(group),
+        "own_models": bool(group.site_models),
         "usual": {kind: usual for kind, usual in pooled_usual(group, config.contract).items() if kind in modalities},
     }
 
@@ -105,11 +106,14 @@ def _pooled(parts: Sequence[CohortUsual], contract: LabelContract) -> TrainingUs
 
 
 def last_scores(group: GroupResult) -> tuple[LabelScore, ...]:
-    """Return mean and population standard deviation over cases, by label and metric, of each site's last scores."""
-    latest = {row.site: row.scores for row in group.history if row.scores}
+    """Return mean and population standard deviation over cases, by label and metric, of the last round with scores.
+
+    A site that gave none in that round counts for nothing: its earlier ones are of a model that is no more.
+    """
+    last = max((row.round_number for row in group.history if row.scores), default=0)
     values: Mapping[tuple[str, Metric], list[float]] = defaultdict(list)
-    for scores in latest.values():
-        for score in scores:
+    for row in group.history:
+        for score in row.scores if row.round_number == last else ():
             for metric in _METRICS:
                 value = getattr(score, metric)
                 if value is not None:

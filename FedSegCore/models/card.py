@@ -73,8 +73,10 @@ class ModelCard(BaseModel):
         rounds: rounds it was trained for.
         created: when, UTC.
         sites: who took part.
-        scores: per-label scores on the sites' own validation cases, of the model as it was before the last round's
-            training; empty if no site had cases enough to send any.
+        scores: per-label scores on the sites' own validation cases, of the models as sites received them before the
+            last round's training; empty if no site had cases enough to send any.
+        own_models: sites had models of their own (FLAMES, local BatchNorm), which is what they scored; this release is
+            the model made of them all. Cards made before there was this entry say nothing of it.
         usual: modality → what was usual in training; modalities of which no site told anything are absent, and so is
             the whole in cards made before there was any.
         software: package → version.
@@ -100,6 +102,7 @@ class ModelCard(BaseModel):
     created: AwareDatetime
     sites: tuple[SiteSummary, ...] = ()
     scores: tuple[LabelScore, ...] = ()
+    own_models: bool = False
     usual: dict[str, TrainingUsual] = {}
     software: dict[str, str] = {}
     weights_sha256: Sha256

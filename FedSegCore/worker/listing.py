@@ -56,5 +56,6 @@ def _row(release: "Release") -> dict[str, Any]:
         "created": card.created.isoformat(),
         "signer": release.signer,
         "trusted": release.trusted,
+        "own_models": card.own_models or card.rule == "flames",
         "scores": [score.model_dump() for score in card.scores],
     }

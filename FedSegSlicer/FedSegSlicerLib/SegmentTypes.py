@@ -39,7 +39,8 @@ class Release:
         dice: mean validation Dice over its labels, None if there was no validation.
         isTrusted: it is signed by the coordinator of this computer's site.
         card: what else its card tells, in the worker's words: ``federation``, ``rule``, ``created``, ``signer``,
-            ``training_cases``, ``scores`` (label, metric, mean, standard_deviation, cases).
+            ``training_cases``, ``own_models`` (sites scored models of their own), ``scores`` (label, metric, mean,
+            standard_deviation, cases).
     """
 
     id: str

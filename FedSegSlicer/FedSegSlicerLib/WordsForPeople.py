@@ -1,6 +1,7 @@
 """Numbers as people say them."""
 
 import html
+from typing import Any
 
 from slicer.i18n import tr as _
 
@@ -87,7 +88,9 @@ def releaseWords(release: Release) -> str:
             _("Trained by {sites} sites in {rounds} rounds.").format(sites=release.sites, rounds=release.rounds)
         )
     if release.dice is not None:
-        words.append(_("Mean Dice there: {dice:.2f}.").format(dice=release.dice))
+        own = release.card.get("own_models", False)
+        there = _("Mean Dice of the sites' own models: {dice:.2f}.") if own else _("Mean Dice there: {dice:.2f}.")
+        words.append(there.format(dice=release.dice))
     return " ".join(words)
 
 
@@ -114,8 +117,13 @@ def cardWords(release: Release) -> str:
         )
         for score in scores
     ]
-    note = _("Scores are the sites' own, of the model as it was before the last round.") if scores else _("No scores.")
-    return "<br>".join([*lines, note])
+    return "<br>".join([*lines, _scoresNote(card) if scores else _("No scores.")])
+
+
+def _scoresNote(card: dict[str, Any]) -> str:
+    if card.get("own_models", False):
+        return _("Scores are of the sites' own models before the last round; this model was made of them all.")
+    return _("Scores are the sites' own, of the model as it was before the last round.")
 
 
 def _signerWords(release: Release) -> str:

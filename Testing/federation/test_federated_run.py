@@ -17,7 +17,7 @@ from FedSegCore.federation.federated_run import InProcessTrainer, run_in_process
 from FedSegCore.federation.initial_model import initial_model, write_initial_models
 from FedSegCore.federation.local_grid import LocalGrid, LocalNode
 from FedSegCore.federation.outcome import FederationOutcome
-from FedSegCore.federation.publishing import last_scores, publish_outcome
+from FedSegCore.federation.publishing import publish_outcome
 from FedSegCore.federation.server_app import app
 from FedSegCore.federation.tasks import training_task
 from FedSegCore.learning.cohort import Cohort, PreparedCase
@@ -268,13 +268,3 @@ def test_nothing_is_published_of_a_run_without_a_closed_round(tmp_path):
         publish_outcome(FederationOutcome(federation(), {}), tmp_path, load_or_make_key(tmp_path / "key"))
     with pytest.raises(BadInputError, match=r"federation\.no-run"):
         FederationOutcome.load(tmp_path)
-
-
-def test_scores_on_the_card_are_each_sites_last(tmp_path):
-    trainers = {"a": AddingTrainer(), "b": AddingTrainer(wrong={3: "raise"})}
-    outcome = run_in_process(federation(), trainers, tmp_path, make_model=make_model)
-    # a's last is of round 3 (0.3), b's of round 2 (0.2)
-    dice = next(score for score in last_scores(outcome.groups["CT"]) if score.metric == "dice")
-    assert dice.mean == pytest.approx(0.25)
-    assert dice.standard_deviation == pytest.approx(0.05)
-    assert dice.cases == 2

@@ -7,10 +7,12 @@ import pytest
 from federation_helpers import AddingTrainer, Run, federation
 
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.progress import Progress
 from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.publishing import publish_outcome
 from FedSegCore.models.release import open_release
 from FedSegCore.models.signing import load_or_make_key
+from FedSegCore.worker.listing import list_for_people
 
 
 def finish(run: Run) -> FederationOutcome:
@@ -68,3 +70,35 @@ def test_a_group_in_which_nobody_was_asked_is_no_model(tmp_path):
     run.participation = lambda *_: False
     with pytest.raises(BadInputError, match=r"release\.nothing-to-publish"):
         published(finish(run), tmp_path)
+
+
+def dice_on(card) -> tuple[float, float, int]:
+    (found,) = [score for score in card.scores if score.metric == "dice"]
+    return found.mean, found.standard_deviation, found.cases
+
+
+def test_scores_on_the_card_are_those_of_the_last_round_only(tmp_path):
+    # round n is scored 0.1 n: a and d in rounds 1 to 3, b in 1 and 2, c in 1 alone
+    trainers = {name: AddingTrainer(wrong={3: "raise"} if name == "b" else {}) for name in "abcd"}
+    run = Run(tmp_path / "run", federation(), trainers)
+    run.participation = lambda site, number: site != "c" or number == 1
+    card = published(finish(run), tmp_path)["CT"]
+    assert dice_on(card) == pytest.approx((0.3, 0.0, 2))
+    assert not card.own_models
+
+
+def test_a_last_round_without_scores_leaves_those_of_the_round_before(tmp_path):
+    class ScoresOnce(AddingTrainer):
+        def train_round(self, task, weights, request):
+            result = super().train_round(task, weights, request)
+            return result if request.round_number == 1 else replace(result, scores=())
+
+    outcome = finish(Run(tmp_path / "run", federation(rounds=2), {"a": ScoresOnce()}))
+    assert dice_on(published(outcome, tmp_path)["CT"]) == pytest.approx((0.1, 0.0, 1))
+
+
+def test_the_card_says_that_sites_scored_models_of_their_own(tmp_path):
+    config = federation(rounds=1, aggregation={"rule": "flames"})
+    outcome = finish(Run(tmp_path / "run", config, {"a": AddingTrainer(), "b": AddingTrainer()}))
+    assert published(outcome, tmp_path)["CT"].own_models
+    assert list_for_people(tmp_path / "releases", None, Progress())["releases"][0]["own_models"]

@@ -29,6 +29,7 @@ ROW = {
     "created": "2026-03-01T12:00:00+00:00",
     "signer": "371D-43FE-72FA-1207-8FCF",
     "trusted": True,
+    "own_models": False,
     "scores": [
         {"label": "liver", "metric": "dice", "mean": 0.912, "standard_deviation": 0.034, "cases": 21},
         {"label": "liver", "metric": "iou", "mean": 0.84, "standard_deviation": 0.05, "cases": 21},
@@ -52,6 +53,14 @@ def test_the_card_tells_origin_and_evidence():
         assert told in words
     assert "0.84" not in words
     assert "Mean Dice there: 0.91." in releaseWords(release)
+
+
+def test_scores_of_the_sites_own_models_are_not_told_as_those_of_the_release():
+    release = Release.fromWorker({**ROW, "own_models": True})
+    assert "Mean Dice of the sites' own models: 0.91." in releaseWords(release)
+    assert cardWords(release).endswith(
+        "Scores are of the sites' own models before the last round; this model was made of them all."
+    )
 
 
 def test_what_came_of_a_folder_is_told_with_the_reasons():

@@ -118,8 +118,8 @@ def _scores(run: RunView) -> list[Block]:
     if not rows:
         return [Text("No scores yet: no site has validation cases enough to send any.")]
     how = (
-        "Mean Dice over sites, from their own validation cases. A round's scores are of the model as it was before "
-        "that round's training. Sites with fewer cases than their minimum send none."
+        "Mean Dice over sites, from their own validation cases. A round's scores are of the model that each site "
+        "received, before that round's training. Sites with fewer cases than their minimum send none."
     )
     drawn = curves(
         rows, x="round", y="dice", panel="panel", line="label", x_label="round", y_label="Dice", y_range=(0.0, 1.0)
