@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from FedSegCore.common.errors import FedSegError
 from FedSegCore.federation.events import Event, EventLog
 from FedSegCore.federation.messages import SITE_NAME, SiteIntroduction, read_introduction, write_query
+from FedSegCore.federation.reason_words import code_words
 from FedSegCore.federation.software import PROTOCOL, app_fingerprint, flower_minor, software_versions
 
 LOOK_EVERY_S = 1.0
@@ -172,7 +173,7 @@ class Membership:
                 changed = True
             elif now - query.first > QUERY_DEADLINE_S:
                 del self._queries[node_id]
-                self._refuse(node_id, "", "node.silent", "did not say who it is", now)
+                self._refuse(node_id, self._registered(node_id), "node.silent", "did not say who it is", now)
                 changed = True
         return changed
 
@@ -191,10 +192,10 @@ class Membership:
                 raise FedSegError(error_code(reply), "The node answered with an error.", "Read the site's log.")
             introduction = read_introduction(reply.content)
         except FedSegError as error:
-            self._refuse(node_id, "", error.code, "could not say who it is", now)
+            why = f"could not say who it is: {code_words(error.code) or error.code}"
+            self._refuse(node_id, self._registered(node_id), error.code, why, now)
             return
-        registered = self._names.get(node_id, "")
-        if registered:
+        if registered := self._names.get(node_id, ""):
             # the name given at admission counts, whatever a node says
             introduction = introduction.model_copy(update={"site": registered})
         if not SITE_NAME.fullmatch(introduction.site):
@@ -205,6 +206,11 @@ class Membership:
             self._refuse(node_id, introduction.site, code, why, now)
             return
         self._admit(node_id, introduction)
+
+    def _registered(self, node_id: int) -> str:
+        """Return the name under which a node was admitted; empty where that is none or cannot be used."""
+        name = self._names.get(node_id, "")
+        return name if SITE_NAME.fullmatch(name) else ""
 
     def _objection(self, node_id: int, introduction: SiteIntroduction) -> tuple[str, str]:
         present = self.sites.get(introduction.site)

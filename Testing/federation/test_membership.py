@@ -4,7 +4,12 @@ from collections.abc import Iterable
 
 from federation_helpers import AddingTrainer, Run, federation
 from flwr.app import Message
+from flwr.proto.node_pb2 import NodeInfo
 
+from FedSegCore.common.errors import FedSegError
+from FedSegCore.federation.coordinator.folder import AdmittedSite, CoordinatorFolder, CoordinatorSettings
+from FedSegCore.federation.coordinator.monitoring import Monitor
+from FedSegCore.federation.coordinator.status import ServerView
 from FedSegCore.federation.local_grid import LocalGrid
 from FedSegCore.federation.outcome import FederationOutcome
 
@@ -85,3 +90,41 @@ def test_a_node_that_never_answers_is_told_as_silent(tmp_path):
     assert [event.code for event in refused] == ["node.silent"]
     # asked at 0, 30, 60 and 90 s, given up after 90 s, and asked anew half a minute later
     assert 120.0 <= run.clock() < 124.0
+
+
+class NamingGrid(LocalGrid):
+    """Knows the names under which its nodes were admitted, as SuperLink does."""
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        return [NodeInfo(node_id=node.node_id, name=self._names[node.node_id]) for node in super().get_nodes()]
+
+
+class TooFewTrainer(AddingTrainer):
+    def describe(self):
+        raise FedSegError("gate.too-few-cases", "There are too few patients.", "Add patients.")
+
+
+def test_a_site_that_cannot_say_who_it_is_is_named_with_its_reason_also_on_the_page(tmp_path):
+    folder = CoordinatorFolder.create(tmp_path / "coord", CoordinatorSettings(federation="liver", hosts=("localhost",)))
+    names = ("here", "small-1", "small-2", "deaf")
+    folder.keep_sites(tuple(AdmittedSite(name=name, node_id=n, fingerprint="f") for n, name in enumerate(names)))
+    trainers = {name: TooFewTrainer() if name.startswith("small") else AddingTrainer() for name in names}
+    run = Run(folder.runs / "first", federation(rounds=1), trainers)
+
+    class Grid(NamingGrid, DeafGrid):
+        pass
+
+    run.grid = Grid(run.nodes, run.clock)
+    run.loop().run()
+    told = {event.site: (event.code, event.message) for event in run.kinds("site-refused")}
+    why = "could not say who it is: it has too few patients to answer; it is asked again later."
+    assert told == {
+        "small-1": ("gate.too-few-cases", f"Site small-1 {why}"),
+        "small-2": ("gate.too-few-cases", f"Site small-2 {why}"),
+        "deaf": ("node.silent", "Site deaf did not say who it is; it is asked again later."),
+    }
+    monitor = Monitor(folder, ask=lambda _: ServerView(False))
+    monitor.tick()
+    page = monitor.page.read_text(encoding="utf-8")
+    assert page.count("refused: it has too few patients to answer") == 2
+    assert "a node without a name" not in page

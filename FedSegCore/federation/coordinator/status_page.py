@@ -9,11 +9,11 @@ from FedSegCore.federation.coordinator.run_view import GroupView, RunView, SiteV
 from FedSegCore.federation.coordinator.status import (
     CoordinatorStatus,
     byte_words,
-    code_words,
     duration_words,
     group_words,
     site_words,
 )
+from FedSegCore.federation.reason_words import code_words
 from FedSegCore.reporting.html import write_report
 from FedSegCore.reporting.plots import curves
 from FedSegCore.reporting.sections import Block, Details, Fact, Facts, Notice, Picture, Section, Table, Text
