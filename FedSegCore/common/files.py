@@ -51,6 +51,16 @@ def _replace(beside: Path, target: Path) -> None:
     beside.replace(target)
 
 
+def read_whole(path: Path) -> bytes:
+    """Return a file's bytes, if need be a moment later: Windows refuses them while ``whole_file`` replaces it."""
+    for _ in range(_TRIES - 1):
+        try:
+            return path.read_bytes()
+        except PermissionError:
+            time.sleep(_PAUSE_S)
+    return path.read_bytes()
+
+
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``target`` that becomes it when the block ends without an error.

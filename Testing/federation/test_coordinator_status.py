@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from federation_helpers import AddingTrainer, Run, federation
@@ -209,6 +210,38 @@ def test_the_page_is_renewed_when_something_happens_and_every_minute(coordinator
     clock[0] += 6.0
     monitor.tick()
     assert asked[2:] == [167.0]
+
+
+@pytest.mark.parametrize("damaged", ["sites.json", "coordinator.json"])
+def test_a_page_that_cannot_be_made_does_not_end_the_coordinator(coordinator, damaged, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(OURS), "propagate", True)
+    clock = [100.0]
+    monitor = Monitor(coordinator, ask=lambda _: ServerView(True), clock=lambda: clock[0])
+    whole = (coordinator.path / damaged).read_text(encoding="utf-8")
+    (coordinator.path / damaged).write_text("{", encoding="utf-8")
+    monitor.tick()
+    monitor.close()
+    assert not monitor.page.exists()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    (coordinator.path / damaged).write_text(whole, encoding="utf-8")
+    clock[0] += 61.0
+    monitor.tick()
+    assert "The coordinator is serving" in monitor.page.read_text(encoding="utf-8")
+
+
+def test_a_list_that_is_being_replaced_is_read_a_moment_later(coordinator, monkeypatch):
+    """As on Windows, where a file cannot be read at the moment it is replaced."""
+    read, refused = Path.read_bytes, {"sites.json": 3, "coordinator.json": 3}
+
+    def refuse_at_first(self: Path) -> bytes:
+        if refused.get(self.name, 0):
+            refused[self.name] -= 1
+            raise PermissionError(13, "in use")
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse_at_first)
+    assert coordinator.settings().federation == "liver"
+    assert len(coordinator.sites()) == 3
 
 
 def test_the_logs_of_a_coordinator_do_not_grow_without_end(coordinator):

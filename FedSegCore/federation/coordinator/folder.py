@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, UsageError
-from FedSegCore.common.files import write_text
+from FedSegCore.common.files import read_whole, write_text
 from FedSegCore.common.names import Name
 from FedSegCore.federation.addresses import address_of
 from FedSegCore.federation.coordinator.certificates import make_authority, make_server_certificate
@@ -190,7 +190,7 @@ class CoordinatorFolder:
     def settings(self) -> CoordinatorSettings:
         """Return the settings; raises BadInputError where they are missing or damaged."""
         try:
-            return CoordinatorSettings.model_validate_json(self.settings_file.read_bytes())
+            return CoordinatorSettings.model_validate_json(read_whole(self.settings_file))
         except (OSError, ValidationError) as error:
             raise BadInputError(
                 "coordinator.folder",
@@ -219,7 +219,7 @@ class CoordinatorFolder:
         if not file.exists():
             return ()
         try:
-            return tuple(_AdmittedSites.model_validate_json(file.read_bytes()).sites)
+            return tuple(_AdmittedSites.model_validate_json(read_whole(file)).sites)
         except (OSError, ValidationError) as error:
             raise BadInputError(
                 "coordinator.sites-damaged",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from FedSegCore.common.errors import FedSegError
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 from FedSegCore.federation.coordinator.metrics_files import MetricsFiles
 from FedSegCore.federation.coordinator.run_view import RunFold, run_folders
@@ -54,7 +55,7 @@ class Monitor:
     def tick(self) -> None:
         """Take in what has happened; write the page after every event, and at least every minute.
 
-        What cannot be written is logged: a full disk must not end the federation.
+        What cannot be read or written is logged: a full disk or a damaged list must not end the federation.
         """
         now = self._clock()
         if now < self._next_look:
@@ -66,7 +67,7 @@ class Monitor:
             if self._follow() or now >= self._next_page:
                 self._next_page = now + RENEWED_S
                 self._write(self._ask(self._folder))
-        except OSError:
+        except (OSError, FedSegError):
             _log.warning("the status page or the metrics cannot be written", exc_info=True)
 
     def close(self) -> None:
@@ -76,7 +77,7 @@ class Monitor:
             self._write(ServerView(False))
             if self._metrics is not None:
                 self._metrics.close()
-        except OSError:
+        except (OSError, FedSegError):
             _log.warning("the last status page cannot be written", exc_info=True)
 
     def _follow(self) -> bool:
