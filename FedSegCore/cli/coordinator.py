@@ -192,14 +192,16 @@ def _publish(opened: "CoordinatorFolder", name: str) -> list[str]:
 def stop(folder: Folder, run_id: Annotated[int, typer.Argument(help="Number of the run, as status shows it.")]) -> None:
     """Stop a run; the coordinator goes on serving."""
     from FedSegCore.federation.coordinator.folder import CoordinatorFolder
+    from FedSegCore.federation.coordinator.follow import stop_run
     from FedSegCore.federation.coordinator.runs import ControlClient
 
-    with ControlClient(CoordinatorFolder.open(folder)) as control:
+    opened = CoordinatorFolder.open(folder)
+    with ControlClient(opened) as control:
         status = control.status(run_id)
         if status.finished:
             console.print(f"Run {run_id} has ended already ({status.outcome}).")
             return
-        control.stop(run_id)
+        stop_run(control, opened.runs, run_id)
     console.print(f"Run {run_id} is stopped.")
 
 

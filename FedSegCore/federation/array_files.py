@@ -27,6 +27,19 @@ def save_arrays(path: Path, arrays: Arrays) -> None:
         raise disk_trouble() from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and those above it where they are not there.
+
+    Raises:
+        CannotDoHereError: ``federation.disk``.
+    """
+    try:
+        # on Windows one that was just deleted stays while a virus scanner reads in it
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_trouble() from error
+
+
 def disk_trouble() -> CannotDoHereError:
     """Return the error that says that the coordinator's disk takes nothing."""
     return CannotDoHereError(
@@ -106,11 +119,14 @@ class FolderSiteStore(MutableMapping[str, Arrays]):
 
     Args:
         folder: made if it does not exist; **its content is deleted**.
+
+    Raises:
+        CannotDoHereError: ``federation.disk``.
     """
 
     def __init__(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        make_folder(folder)
         self._folder = folder
         self._paths: dict[str, Path] = {}
 

@@ -6,12 +6,13 @@ also makes the model independent of who answered first; with more sites, later o
 than one update is in memory at a time.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from FedSegCore.federation.aggregation.rule import AggregationRule, SiteUpdate
-from FedSegCore.federation.array_files import Joined, LazyArrays, Part, save_arrays
+from FedSegCore.federation.array_files import Joined, LazyArrays, Part, make_folder, save_arrays
 
 HELD = 8
 """Updates that wait for each other."""
@@ -64,12 +65,15 @@ class Incoming:
 
         Returns:
             Site → code of those, of this and former calls, whose update turned out to be of no use.
+
+        Raises:
+            CannotDoHereError: ``federation.disk``.
         """
         if length > 0.0 and update.num_steps > 0:
             self._seen.append((length, update.num_steps))
         if self._held is None:
             return self._fold(update, length)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         file = self._folder / f"waiting-{len(self._held):06d}.safetensors"
         save_arrays(file, Joined({_WEIGHTS: update.weights, _EXTRAS: update.extras}))
         self._held.append(_Held(replace(update, weights={}, extras={}), length, file))
@@ -81,7 +85,9 @@ class Incoming:
         found: dict[str, str] = {}
         for held in sorted(waiting, key=lambda one: one.update.site):
             found |= self._fold(_read(held), held.length)
-            held.file.unlink()
+            # what cannot be deleted now goes with the folder, at the end of the round
+            with suppress(OSError):
+                held.file.unlink()
         return found
 
     def _fold(self, update: SiteUpdate, length: float) -> dict[str, str]:

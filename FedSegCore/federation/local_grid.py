@@ -60,8 +60,8 @@ class LocalGrid(Grid):
         nodes: site name → node; may be changed between steps (late joiners). Node ids are 2, 3 … in order of adding.
         clock: seconds, monotonic; delays are measured on it.
         executor: works on messages at once and in parallel; None works when pulled.
-        folder: where messages wait, so that memory does not grow with sites; **its content is deleted**. None keeps
-            them in memory.
+        folder: where messages wait, so that memory does not grow with sites; **its content is deleted** with the first
+            message. None keeps them in memory.
     """
 
     nodes: dict[str, LocalNode]

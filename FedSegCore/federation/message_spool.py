@@ -21,7 +21,7 @@ class MessageSpool:
     """Messages taken apart into Flower's content-addressed objects, as the wire does.
 
     Args:
-        folder: where objects lie; **its content is deleted**. None: in memory.
+        folder: where objects lie; **its content is deleted** when the first comes. None: in memory.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -65,18 +65,26 @@ class MessageSpool:
 
 
 class _ObjectFiles(MutableMapping[str, bytes]):
-    """Objects by their ids, all but small ones in files of a folder."""
+    """Objects by their ids, all but small ones in files of a folder.
+
+    The folder is left alone until something is put there: it may belong to a process that is still at work, which
+    whoever sends messages has then made sure of.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._small: dict[str, bytes] = {}
-        self.remove()
-        folder.mkdir(parents=True)
+        self._begun = False
 
     def remove(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._begun:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def __setitem__(self, key: str, content: bytes) -> None:
+        if not self._begun:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._begun = True
         if len(content) < _SMALL:
             self._small[key] = content
         else:
@@ -93,7 +101,8 @@ class _ObjectFiles(MutableMapping[str, bytes]):
 
     def __iter__(self) -> Iterator[str]:
         yield from self._small
-        yield from (path.name for path in self._folder.iterdir())
+        if self._begun:
+            yield from (path.name for path in self._folder.iterdir())
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

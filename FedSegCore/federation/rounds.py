@@ -13,6 +13,7 @@ from FedSegCore.common.files import write_text
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.aggregation.registry import build_rule
 from FedSegCore.federation.aggregation.rule import Arrays
+from FedSegCore.federation.array_files import disk_trouble, make_folder
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.config_checks import check_federation
 from FedSegCore.federation.events import EVENTS_FILE, Event, EventCallback, EventLog
@@ -54,7 +55,8 @@ class FederationLoop:
         sleep: pauses.
 
     Raises:
-        BadInputError: ``federation.config-changed``; what ``check_federation`` raises.
+        BadInputError: what ``check_federation`` raises.
+        CannotDoHereError: ``federation.disk``.
     """
 
     def __init__(
@@ -73,8 +75,7 @@ class FederationLoop:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         check_federation(config)
-        folder.mkdir(parents=True, exist_ok=True)
-        _require_same_federation(folder, config)
+        make_folder(folder / STATE_FOLDER)
         self._grid = grid
         self._folder = folder
         self._config = config
@@ -97,12 +98,14 @@ class FederationLoop:
             CannotDoHereError: ``federation.no-sites``: nobody came within the join deadline;
                 ``federation.nothing-trained``: no group closed a single round; ``federation.run-busy``: another
                 process runs it; ``federation.disk``.
-            BadInputError: ``federation.batch-norm-policy`` …: the configuration does not fit the network.
+            BadInputError: ``federation.config-changed``: the folder holds a run of another configuration;
+                ``federation.batch-norm-policy`` …: the configuration does not fit the network.
             CancelledError: cancelled; the state of the last closed rounds is on disk.
         """
         try:
             # a former server that is just ending may hold it for a moment; a killed one holds nothing
             with FileLock(self._folder / STATE_FOLDER / "lock", timeout=_LOCK_S):
+                _require_same_federation(self._folder, self._config)
                 self._store.remove_unfinished()
                 self._run()
         except Timeout as error:
@@ -111,6 +114,11 @@ class FederationLoop:
             ) from error
         except FedSegError as error:
             self._log.emit(Event("failed", f"{error.what} {error.remedy}", code=error.code))
+            raise
+        except Exception as error:
+            # its text may name anything: only the logs have it
+            what = f"An unexpected error ({type(error).__name__}) has ended the run."
+            self._log.emit(Event("failed", f"{what} The coordinator's logs say more.", code="run.failed"))
             raise
         self._log.emit(Event("finished", "The federation has finished.", data={"groups": sorted(self._groups)}))
         self._progress.update(1.0, "The federation has finished")
@@ -196,8 +204,10 @@ def _require_same_federation(folder: Path, config: FederationConfig) -> None:
                 "The folder holds a run of another configuration.",
                 "Give the configuration it was started with, or another folder.",
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, config.model_dump_json(indent=2) + "\n")
+    try:
+        write_text(path, config.model_dump_json(indent=2) + "\n")
+    except OSError as error:
+        raise disk_trouble() from error
 
 
 def read_state_config(path: Path) -> FederationConfig:

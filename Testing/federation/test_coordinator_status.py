@@ -107,6 +107,19 @@ def test_a_round_that_was_done_again_after_a_crash_counts_once(tmp_path):
     assert (view.sites["a"].answered, view.stage) == (2, "finished")
 
 
+def test_a_run_that_was_stopped_waits_for_no_answer(tmp_path):
+    view = told(
+        RunFold(tmp_path),
+        joined("a"),
+        in_round("round-started", 1, sites=["a"], deadline_s=60.0),
+        {"event": "failed", "code": "run.stopped", "message": "The run was stopped."},
+        {"event": "failed", "code": "run.failed", "message": "An unexpected error."},
+    )
+    assert (view.stage, view.code, view.words) == ("failed", "run.stopped", "The run was stopped.")
+    assert site_words(view.sites["a"], NOW) == "here; nothing is asked of it now"
+    assert group_words(view.groups["CT"], NOW) == "round 0 of 5 is done"
+
+
 def test_nonsense_in_the_events_does_no_harm(tmp_path):
     strange = [{"event": "new-kind", "group": "CT"}, {}, in_round("round-started", 1, sites="a", deadline_s="soon")]
     assert told(RunFold(tmp_path), *strange).groups["CT"].open.deadline_s == 0.0

@@ -345,7 +345,7 @@ def test_a_finished_run_can_be_given_more_rounds_but_no_other_configuration(tmp_
     assert more.groups["CT"].rounds == 3
     assert more.groups["CT"].model["b"][0] == 3.0
     with pytest.raises(BadInputError) as error:
-        Run(tmp_path, federation(seed=1), {"a": AddingTrainer()}).loop()
+        Run(tmp_path, federation(seed=1), {"a": AddingTrainer()}).loop().run()
     assert error.value.code == "federation.config-changed"
 
 

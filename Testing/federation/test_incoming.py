@@ -9,10 +9,11 @@ from federation_helpers import AddingTrainer, Run, federation
 from flwr.app import Message
 from numpy.testing import assert_array_equal
 
-from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.errors import BadInputError, CannotDoHereError
 from FedSegCore.federation.aggregation.fedavg import FedAvg
 from FedSegCore.federation.aggregation.fedgs import FedGs
 from FedSegCore.federation.aggregation.rule import SiteUpdate
+from FedSegCore.federation.array_files import FolderSiteStore
 from FedSegCore.federation.checks import check_counts, check_length, update_length
 from FedSegCore.federation.client_app import answer
 from FedSegCore.federation.incoming import EXTREME, HELD, REFUSED_BY_RULE, Incoming
@@ -254,3 +255,22 @@ def test_metrics_of_too_few_cases_reach_neither_history_nor_events(tmp_path):
     outcome = finish(run)
     assert [row.scores for row in outcome.groups["CT"].history] == [()] * 6
     assert all(event.data["scores"] == {} for event in run.kinds("site-answered") + run.kinds("round-closed"))
+
+
+def test_where_no_folder_can_be_made_the_disk_is_named(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CannotDoHereError, match=r"federation\.disk"):
+        FolderSiteStore(tmp_path / "file" / "updates")
+    with pytest.raises(CannotDoHereError, match=r"federation\.disk"):
+        Round(tmp_path / "file" / "waiting").take("a", 1.0)
+
+
+def test_a_folder_that_cannot_be_deleted_yet_is_used_as_it_is(tmp_path, monkeypatch):
+    """As on Windows, where what a virus scanner is reading stays."""
+    store = FolderSiteStore(tmp_path / "updates")
+    store["a"] = MODEL
+    monkeypatch.setattr("FedSegCore.federation.array_files.shutil.rmtree", lambda *_, **__: None)
+    again = FolderSiteStore(tmp_path / "updates")
+    assert list(again) == []
+    again["b"] = {"w": np.ones(4, np.float32)}
+    assert_array_equal(again["b"]["w"], np.ones(4))

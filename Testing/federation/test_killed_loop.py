@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation_helpers import AddingTrainer, Run, federation
+from federation_helpers import AddingTrainer, Run, federation, make_model
 from filelock import FileLock
 from killed_loop import KILLS, make_run
 from numpy.testing import assert_array_equal
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError
+from FedSegCore.federation.coordinator.run_view import RunFold
 from FedSegCore.federation.events import Event, EventLog, read_events
+from FedSegCore.federation.federated_run import run_in_process
 from FedSegCore.federation.outcome import FederationOutcome
 from FedSegCore.federation.rounds import FederationLoop
 from FedSegCore.federation.state_store import GroupStateStore
@@ -113,7 +115,7 @@ def test_damaged_history_and_configuration_are_no_crash(tmp_path, caplog):
     assert numbers == {1, 3, 4, 5}
     assert "left out" in caplog.text
     (tmp_path / "state" / "federation.json").write_text("{")
-    for work in (lambda: FederationOutcome.load(tmp_path), lambda: make_run(tmp_path).loop()):
+    for work in (lambda: FederationOutcome.load(tmp_path), lambda: make_run(tmp_path).loop().run()):
         with pytest.raises(BadInputError, match=r"federation\.state-unreadable"):
             work()
 
@@ -154,6 +156,45 @@ def test_a_full_disk_ends_the_run_in_words_and_the_next_start_goes_on(tmp_path):
     assert FederationOutcome.load(tmp_path).groups["CT"].rounds == 1
     Run(tmp_path, federation(), {"a": AddingTrainer()}).loop().run()
     assert_array_equal(FederationOutcome.load(tmp_path).groups["CT"].model["b"], np.full(4, 3.0, np.float32))
+
+
+def test_a_round_that_finds_no_room_ends_the_run_in_words(tmp_path):
+    run = Run(tmp_path, federation(rounds=1), {"a": AddingTrainer()})
+    (tmp_path / "state" / "CT").mkdir(parents=True)
+    # as on a full disk, no folder can be made
+    run.hooks["site-joined", "", 0] = lambda event: (tmp_path / "state" / "CT" / "working").write_text("in the way")
+    with pytest.raises(CannotDoHereError, match=r"federation\.disk"):
+        run.loop().run()
+    assert (run.events[-1].event, run.events[-1].code) == ("failed", "federation.disk")
+
+
+def test_whatever_ends_a_run_is_told_without_its_text(tmp_path):
+    run = Run(tmp_path, federation(rounds=1), {"a": AddingTrainer()})
+    loop = run.loop()
+
+    def broken(network, seed):
+        raise RuntimeError("/data/Doe^Jane is broken")
+
+    loop._make_model = broken
+    with pytest.raises(RuntimeError):
+        loop.run()
+    fold = RunFold(tmp_path)
+    fold.update()
+    assert (fold.view.stage, fold.view.code) == ("failed", "run.failed")
+    assert "(RuntimeError)" in fold.view.words
+    assert "Doe" not in (tmp_path / "events.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_second_start_in_one_process_leaves_the_first_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("FedSegCore.federation.rounds._LOCK_S", 0.05)
+    run_in_process(federation(rounds=1), {"a": AddingTrainer()}, tmp_path, make_model=make_model)
+    (tmp_path / "messages").mkdir(exist_ok=True)
+    (tmp_path / "messages" / "waiting").write_bytes(b"of the first")
+    before = (tmp_path / "state" / "federation.json").read_bytes()
+    with FileLock(tmp_path / "state" / "lock"), pytest.raises(CannotDoHereError, match=r"federation\.run-busy"):
+        run_in_process(federation(rounds=2), {"a": AddingTrainer()}, tmp_path, make_model=make_model)
+    assert (tmp_path / "messages" / "waiting").read_bytes() == b"of the first"
+    assert (tmp_path / "state" / "federation.json").read_bytes() == before
 
 
 def test_a_run_is_driven_by_one_process_at_a_time(tmp_path, monkeypatch):

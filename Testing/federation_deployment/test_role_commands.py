@@ -114,6 +114,8 @@ def _require_that_a_run_can_be_stopped(
             running.kill()
     assert b"run.stopped" in (tmp_path / "commands.log").read_bytes()
     assert len(list_releases(coordinator / "releases")) == 2
+    told = json.loads(fedseg("coordinator", "runs", coordinator, "--json").out)["runs"]
+    assert [(entry["stage"], entry["code"]) for entry in told] == [("failed", "run.stopped"), ("finished", "")]
     again = fedseg("coordinator", "stop", coordinator, number)
     assert (again.code, f"Run {number} has ended already (stopped)." in again.err) == (0, True)
     unknown = fedseg("coordinator", "stop", coordinator, 1)

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from FedSegCore.common.errors import CancelledError, CannotDoHereError, UsageError
+from FedSegCore.common.errors import CancelledError, CannotDoHereError, FedSegError, UsageError
 from FedSegCore.common.files import write_text
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
+from FedSegCore.federation.coordinator.run_view import RunFold
 from FedSegCore.federation.coordinator.runs import NOT_RUNNING, REFUSED, ControlClient, RunStatus
-from FedSegCore.federation.events import EVENTS_FILE
+from FedSegCore.federation.events import EVENTS_FILE, Event, EventLog
 from FedSegCore.federation.initial_model import check_pretrained, write_initial_models
 from FedSegCore.federation.log_tail import LogTail
 from FedSegCore.federation.private_files import private_folder
@@ -116,17 +117,54 @@ def follow_run(
         status = _last_status(control, run_id, look)
     except CancelledError:
         with contextlib.suppress(CannotDoHereError):
-            control.stop(run_id)
+            stop_run(control, run_folder.parent, run_id)
         raise
     follower.tick()
-    if status.outcome == "stopped":
-        raise CannotDoHereError("run.stopped", "The run was stopped.", "Start it again to go on with its next round.")
-    if status.outcome != "completed":
-        raise CannotDoHereError(
-            "run.failed",
-            f"The run failed: {status.details or 'no reason was given'}.",
-            "Read logs/superexec.log in the coordinator's folder; start it again to go on with its next round.",
-        )
+    if status.outcome == "completed":
+        return
+    was_stopped = status.outcome == "stopped"
+    # Flower's details may hold an exception's text, which is not for the events
+    _tell_ended(control, run_folder.parent, run_id, _stopped() if was_stopped else _failed("its process has ended"))
+    raise _stopped() if was_stopped else _failed(status.details)
+
+
+def stop_run(control: ControlClient, runs: Path, run_id: int) -> None:
+    """Stop a run, and tell so in its events; raises as ``ControlClient.stop``.
+
+    Args:
+        control: the coordinator's SuperLink.
+        runs: the coordinator's folder of runs.
+        run_id: Flower's id of the run.
+    """
+    control.stop(run_id)
+    _tell_ended(control, runs, run_id, _stopped())
+
+
+def _tell_ended(control: ControlClient, runs: Path, run_id: int, error: CannotDoHereError) -> None:
+    """Note in a run's events that it has ended, unless they say so: a process that is killed cannot."""
+    try:
+        name = control.trained_by(run_id)
+    except FedSegError:  # what there is to say of the run itself counts more
+        return
+    if not _RUN_NAME.fullmatch(name) or not (runs / name).is_dir():
+        return
+    fold = RunFold(runs / name)
+    fold.update()
+    if fold.view.stage in ("starting", "running"):
+        words = f"{error.what} {error.remedy}"
+        EventLog(runs / name / EVENTS_FILE).emit(Event("failed", words, code=error.code))
+
+
+def _stopped() -> CannotDoHereError:
+    return CannotDoHereError("run.stopped", "The run was stopped.", "Start it again to go on with its next round.")
+
+
+def _failed(details: str) -> CannotDoHereError:
+    return CannotDoHereError(
+        "run.failed",
+        f"The run failed: {details or 'no reason was given'}.",
+        "Read logs/superexec.log in the coordinator's folder; start it again to go on with its next round.",
+    )
 
 
 def _last_status(control: ControlClient, run_id: int, look: Callable[[], None]) -> RunStatus:

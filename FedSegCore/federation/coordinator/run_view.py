@@ -17,6 +17,9 @@ Event = Mapping[str, Any]
 
 LATE = "site.late"
 
+STOPPED, FAILED = "run.stopped", "run.failed"
+"""Codes of runs that were stopped, and of those that ended in an unexpected way."""
+
 _STATES: Mapping[str, Standing] = {LATE: "late", "site.paused": "paused", "site.left": "paused"}
 """Codes of an answer that tell more than that it failed."""
 
@@ -30,9 +33,9 @@ class SiteView:
         modality: DICOM modality code; empty while unknown.
         training_cases: as it introduced itself.
         group: its group; empty until it was asked.
-        state: where it stands: ``here`` (has not been asked yet), ``asked`` (its answer is awaited), ``answered``,
-            ``late``, ``failed``, ``resting`` (left out for a while after being late), ``paused`` (by its own people),
-            ``away``, ``refused``.
+        state: where it stands: ``here`` (has not been asked yet, or the run ended before it answered), ``asked`` (its
+            answer is awaited), ``answered``, ``late``, ``failed``, ``resting`` (left out for a while after being late),
+            ``paused`` (by its own people), ``away``, ``refused``.
         code: why, where it is late, failed or refused.
         since: when that began, seconds since the epoch.
         answered: rounds in which its answer was used.
@@ -184,16 +187,28 @@ class RunFold:
         view, kind = self.view, str(event.get("event", ""))
         if kind.startswith("release-"):
             return  # of a delivery, after the run
+        if kind == "failed" and (view.code, event.get("code")) == (STOPPED, FAILED):
+            return  # a process whose run was stopped fails over that
         view.time, view.words = _number(event, "time"), str(event.get("message", ""))
         view.stage, view.code = "running", ""
         if kind in ("finished", "failed"):
             view.stage, view.code = ("finished" if kind == "finished" else "failed"), str(event.get("code", ""))
+            self._end()
         elif kind in ("site-joined", "site-refused", "site-left"):
             self._of_a_site(kind, event)
         elif name := str(event.get("group", "")):
             group = view.groups.setdefault(name, GroupView(name))
             group.rounds, group.words = int(_number(event, "rounds")) or group.rounds, view.words
             self._of_a_group(kind, group, event)
+
+    def _end(self) -> None:
+        """Note that no answer is awaited any more."""
+        for group in self.view.groups.values():
+            if group.stage == "training":
+                group.stage, group.open = "between", None
+        for site in self.view.sites.values():
+            if site.state == "asked":
+                site.turn("here", self.view.time)
 
     def _of_a_site(self, kind: str, event: Event) -> None:
         name = str(event.get("site", "")) or "a node without a name"

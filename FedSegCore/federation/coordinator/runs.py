@@ -10,7 +10,7 @@ from typing import Any, Self
 import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.common.serde import fab_to_proto, user_config_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
     ListRunsRequest,
@@ -201,6 +201,12 @@ class ControlClient:
         """Return how a run stands; raises BadInputError for a run SuperLink does not know."""
         status = self._call_about_run("ListRuns", ListRunsRequest(run_id=run_id)).run_dict[run_id].status
         return RunStatus(status.status, status.sub_status, status.details)
+
+    def trained_by(self, run_id: int) -> str:
+        """Return the name of the run's folder; empty for a delivery. Raises as ``status``."""
+        found = self._call_about_run("ListRuns", ListRunsRequest(run_id=run_id)).run_dict[run_id]
+        config = user_config_from_proto(found.override_config)
+        return "" if config.get("deliver") else str(config.get("run", ""))
 
     def runs(self) -> dict[int, RunStatus]:
         """Return all runs that SuperLink remembers, by run id."""

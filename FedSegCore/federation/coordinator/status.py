@@ -94,7 +94,8 @@ def site_words(site: SiteView, now: float) -> str:
         why = code_words(site.code) or site.code
         return f"{site.state}: {why} ({ago} ago)"
     return {
-        "here": "here; not asked yet",
+        # it has a group once it was asked; it is here again where the run ended before it had answered
+        "here": "here; nothing is asked of it now" if site.group else "here; not asked yet",
         "asked": f"training; asked {ago} ago",
         "answered": f"answered {ago} ago",
         "resting": "resting after being late; asked again in a later round",
