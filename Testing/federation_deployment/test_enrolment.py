@@ -153,6 +153,31 @@ def test_a_site_is_admitted_connects_outlives_a_renewal_and_is_expelled(
         assert folder.sites() == (again,)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_after_a_restore_without_the_database_sites_are_admitted_again(enrolled: Enrolled, wait_until: Wait) -> None:
+    folder, joined = enrolled.folder, enrolled.join("north")
+    with ControlClient(folder) as control:
+        control.wait_until_up(Progress())
+        before = admit(folder, control, str(joined.request_file), joined.fingerprint)
+    enrolled.processes.close()
+    for file in folder.path.glob("superlink.db*"):
+        file.unlink()
+    enrolled.processes = CoordinatorProcesses(folder)
+    enrolled.processes.start()
+    with ControlClient(folder) as control:
+        control.wait_until_up(Progress())
+        assert (folder.sites(), control.knows(before)) == ((before,), False)
+        with pytest.raises(BadInputError, match=r"admission\.fingerprint"):
+            admit(folder, control, str(joined.request_file), "0" * 20)
+        again = admit(folder, control, str(joined.request_file), joined.fingerprint)
+        assert (folder.sites(), again.name) == ((again,), "north")
+        with pytest.raises(BadInputError, match=r"request\.admitted"):
+            admit(folder, control, str(joined.request_file), joined.fingerprint)
+        enrolled.restart(joined)
+        wait_until(lambda: again.node_id in control.online(), 60.0, enrolled)
+
+
 @pytest.mark.skipif(HOST != "::1" or not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 def test_one_listener_takes_ipv6_and_ipv4() -> None:
     (port,) = free_ports(1)

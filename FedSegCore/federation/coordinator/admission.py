@@ -96,8 +96,16 @@ def _groups(config: FederationConfig | None) -> tuple[str, ...]:
     return tuple(sorted({*config.preprocessing, *config.trainings, *config.networks} - {"default"}))
 
 
-def add_request(folder: CoordinatorFolder, file: Path, now: dt.datetime | None = None) -> JoinRequest:
+def add_request(
+    folder: CoordinatorFolder, file: Path, now: dt.datetime | None = None, control: ControlClient | None = None
+) -> JoinRequest:
     """Keep a request that came, until it is admitted, and return it.
+
+    Args:
+        folder: the coordinator.
+        file: the request.
+        now: the machine's time by default.
+        control: a running SuperLink, to take the request of a site that is on the list and lost to SuperLink.
 
     Raises:
         BadInputError: as ``read_request``; ``request.other-invitation``, ``request.invitation-expired``,
@@ -105,7 +113,7 @@ def add_request(folder: CoordinatorFolder, file: Path, now: dt.datetime | None =
     """
     data = request_bytes(file)
     request = parse_request(data)
-    _require_admissible(folder, request, now)
+    _require_admissible(folder, request, now, control)
     write_private(_kept(folder, request), data)
     return request
 
@@ -126,6 +134,8 @@ def admit(
 ) -> AdmittedSite:
     """Let a site in whose request came, if the fingerprint that its people read out is that of its key.
 
+    A site that is on the list, but lost to SuperLink (a backup without its database), is let in once more.
+
     Args:
         folder: the coordinator.
         control: its running SuperLink.
@@ -138,7 +148,8 @@ def admit(
         CannotDoHereError: SuperLink does not run.
     """
     file = Path(who)
-    named = [add_request(folder, file, now)] if file.is_file() else [r for r in pending(folder) if r.site == who]
+    waiting = [request for request in pending(folder) if request.site == who]
+    named = [add_request(folder, file, now, control)] if file.is_file() else waiting
     if not named:
         raise BadInputError(
             "admission.no-request",
@@ -148,7 +159,7 @@ def admit(
     request = next((request for request in named if _is_told(fingerprint, request.key)), None)
     if request is None:
         raise _wrong_fingerprint()
-    _require_admissible(folder, request, now)
+    _require_admissible(folder, request, now, control)
     site = control.admit_key(request.site, request.key)
     _kept(folder, request).unlink(missing_ok=True)
     return site
@@ -161,7 +172,7 @@ def admit_key(
     key = read_public_key(file)
     if not _is_told(fingerprint, key):
         raise _wrong_fingerprint()
-    _require_free(folder, name, key)
+    _require_free(folder, name, key, control)
     return control.admit_key(name, key)
 
 
@@ -186,7 +197,9 @@ def _kept(folder: CoordinatorFolder, request: JoinRequest) -> Path:
     return folder.requests / f"{request.key_sha256}.json"
 
 
-def _require_admissible(folder: CoordinatorFolder, request: JoinRequest, now: dt.datetime | None) -> None:
+def _require_admissible(
+    folder: CoordinatorFolder, request: JoinRequest, now: dt.datetime | None, control: ControlClient | None
+) -> None:
     copy = folder.invitations / f"{request.invitation}.json"
     if not copy.exists():
         raise BadInputError(
@@ -209,14 +222,21 @@ def _require_admissible(folder: CoordinatorFolder, request: JoinRequest, now: dt
             f"here is {here['software_version']} with {here['flower']}.",
             "Let both run the same version of FedSegSlicer, and the site join again.",
         )
-    _require_free(folder, request.site, request.key)
+    _require_free(folder, request.site, request.key, control)
 
 
-def _require_free(folder: CoordinatorFolder, name: str, key: ec.EllipticCurvePublicKey) -> None:
+def _require_free(
+    folder: CoordinatorFolder, name: str, key: ec.EllipticCurvePublicKey, control: ControlClient | None
+) -> None:
     for site in folder.sites():
         if site.fingerprint == public_key_fingerprint(key):
+            if control is not None and not control.knows(site):
+                continue
             raise BadInputError(
-                "request.admitted", f"This key is admitted already, as {site.name}.", "There is nothing to do."
+                "request.admitted",
+                f"This key is admitted already, as {site.name}.",
+                "There is nothing to do. After a restore without superlink.db, give the request's file to "
+                "'fedseg coordinator admit'.",
             )
         if site.name.casefold() == name.casefold():
             raise BadInputError(

@@ -149,8 +149,14 @@ class ControlClient:
             node_id = reply.node_id
         site = AdmittedSite(name=name, node_id=node_id, fingerprint=public_key_fingerprint(key))
         with self._folder.changing_sites():
-            self._folder.keep_sites((*self._folder.sites(), site))
+            # an entry of this key that is there already is of a database that was lost
+            others = tuple(other for other in self._folder.sites() if other.fingerprint != site.fingerprint)
+            self._folder.keep_sites((*others, site))
         return site
+
+    def knows(self, site: AdmittedSite) -> bool:
+        """Return whether SuperLink lets a site in that is on the list: without its database it knows none."""
+        return site.node_id in self._registered()
 
     def _admitted_unwritten(self, pem: bytes) -> int | None:
         """Return the node that a command admitted with this key before it was killed, too early to write it down."""
