@@ -34,13 +34,16 @@ def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
             beside.chmod(0o600)
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
-        _replace(beside, target)
+        rename_patiently(beside, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _replace(beside: Path, target: Path) -> None:
-    """Give ``beside`` its name, if need be a moment later: Windows refuses it while somebody reads the old file."""
+def rename_patiently(beside: Path, target: Path) -> None:
+    """Give ``beside`` the name ``target``, if need be a moment later; a file that has it already is replaced.
+
+    Windows refuses it while somebody reads the old file, or a virus scanner a fresh one or one in a fresh folder.
+    """
     for _ in range(_TRIES - 1):
         try:
             beside.replace(target)
@@ -82,7 +85,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
                     os.fsync(file.fileno())
         for folder in (path for path in (beside, *beside.rglob("*")) if path.is_dir()):
             sync_folder(folder)
-        beside.replace(target)
+        rename_patiently(beside, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

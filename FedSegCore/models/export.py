@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, UsageError
-from FedSegCore.common.files import sha256_of, whole_file, whole_folder, write_text
+from FedSegCore.common.files import rename_patiently, sha256_of, whole_file, whole_folder, write_text
 from FedSegCore.models.release import Release, open_release, release_id
 from FedSegCore.models.verification import CARD, LARGEST, PUBLIC_KEY, SIGNATURE, WEIGHTS, read_card
 
@@ -90,12 +90,13 @@ def import_release(source: Path, releases: Path, trusted: Collection[bytes] | No
             for part, stream in parts:
                 _copy(stream, folder / part, {**LARGEST, **_TEXTS}[part])
         card, _ = read_card(folder)
-        folder = folder.rename(folder.with_name(release_id(card.name, card.version)))
-        imported = open_release(folder, trusted)
+        named = folder.with_name(release_id(card.name, card.version))
+        rename_patiently(folder, named)
+        imported = open_release(named, trusted)
         target = releases / imported.id
         if not target.exists():
-            folder.rename(target)
-        elif (target / CARD).read_bytes() != (folder / CARD).read_bytes():
+            rename_patiently(named, target)
+        elif (target / CARD).read_bytes() != (named / CARD).read_bytes():
             raise BadInputError(
                 "import.exists",
                 f"There is another release called {imported.id} here.",

@@ -1,0 +1,58 @@
+"""Files that are whole or not there: and patience with who holds them for a moment."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from FedSegCore.common import files
+from FedSegCore.common.files import whole_file, whole_folder
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Path]]:
+    """Return ``held(times)``: renaming is refused so often, as on Windows while a virus scanner reads; what was tried.
+
+    A file or folder that stays held is tried once a pause, which takes no time here.
+    """
+    rename, tried = Path.replace, []
+    monkeypatch.setattr(files.time, "sleep", lambda _seconds: None)
+
+    def hold(times: int) -> list[Path]:
+        def replace(beside: Path, target: Path) -> Path:
+            tried.append(target)
+            if len(tried) <= times:
+                raise PermissionError(5, "Access is denied", str(beside))
+            return rename(beside, target)
+
+        monkeypatch.setattr(Path, "replace", replace)
+        return tried
+
+    return hold
+
+
+def write_folder(target: Path) -> None:
+    with whole_folder(target) as beside:
+        (beside / "file").write_bytes(b"content")
+
+
+def write_file(target: Path) -> None:
+    with whole_file(target) as beside:
+        beside.write_bytes(b"content")
+
+
+@pytest.mark.parametrize("write", [write_folder, write_file])
+def test_what_is_held_for_a_moment_gets_its_name_a_moment_later(tmp_path: Path, held, write) -> None:
+    tried = held(3)
+    write(tmp_path / "target")
+    assert tried == [tmp_path / "target"] * 4
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize("write", [write_folder, write_file])
+def test_what_stays_held_is_an_error_and_leaves_nothing(tmp_path: Path, held, write) -> None:
+    tried = held(1000)
+    with pytest.raises(PermissionError):
+        write(tmp_path / "target")
+    assert 1 < len(tried) < 1000
+    assert list(tmp_path.iterdir()) == []
