@@ -42,6 +42,19 @@ def real_data() -> Path:
 
 
 @pytest.fixture
+def windows_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let text files get Windows' line ends where nobody says others, as Python does it there."""
+    opened = Path.open
+
+    def windows_open(self, mode="r", buffering=-1, encoding=None, errors=None, newline=None):
+        if newline is None and "b" not in mode and "r" not in mode:
+            newline = "\r\n"
+        return opened(self, mode, buffering, encoding, errors, newline)
+
+    monkeypatch.setattr(Path, "open", windows_open)
+
+
+@pytest.fixture
 def restored_log() -> Iterator[None]:
     """Leave our own log as it was: what sends it to a file or a stream does so for the rest of the process."""
     ours = logging.getLogger("FedSegCore")

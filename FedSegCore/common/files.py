@@ -111,10 +111,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(target: Path, text: str, *, private: bool = False) -> None:
-    """Write UTF-8 text so that ``target`` is never half written."""
+    """Write UTF-8 text so that ``target`` is never half written; the same bytes on every system."""
     with whole_file(target, private=private) as beside:
         beside.touch(mode=0o600 if private else 0o644)
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(target: Path, value: Any, *, private: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: and patience with who holds them for a moment."""
+"""Files that are whole or not there: the same bytes on every system, and patience with who holds them for a moment."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from FedSegCore.common import files
-from FedSegCore.common.files import whole_file, whole_folder
+from FedSegCore.common.files import whole_file, whole_folder, write_json, write_text
 
 
 @pytest.fixture
@@ -56,3 +56,12 @@ def test_what_stays_held_is_an_error_and_leaves_nothing(tmp_path: Path, held, wr
         write(tmp_path / "target")
     assert 1 < len(tried) < 1000
     assert list(tmp_path.iterdir()) == []
+
+
+def test_text_is_the_same_bytes_on_every_system(tmp_path: Path, windows_lines: None) -> None:
+    (tmp_path / "plain").write_text("one\ntwo\n", encoding="utf-8")
+    assert (tmp_path / "plain").read_bytes() == b"one\r\ntwo\r\n"  # the rule that is tried here
+    write_text(tmp_path / "text", "one\ntwo\n")
+    write_json(tmp_path / "json", {"a": 1})
+    assert (tmp_path / "text").read_bytes() == b"one\ntwo\n"
+    assert (tmp_path / "json").read_bytes() == b'{\n  "a": 1\n}\n'

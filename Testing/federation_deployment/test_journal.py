@@ -224,6 +224,29 @@ def test_a_crash_while_healing_and_one_before_the_head_are_healed_too(tmp_path: 
     assert kept.verify() == kept.verify().__class__(4, True)
 
 
+def test_it_goes_on_under_windows_rule_of_line_ends(tmp_path: Path, windows_lines: None):
+    kept = journal(tmp_path)
+    for number, entry in enumerate(ENTRIES, 1):
+        kept.append(entry)
+        assert kept.verify() == kept.verify().__class__(number, True)
+    assert b"\r" not in b"".join(path.read_bytes() for path in (tmp_path / "journal").iterdir())
+
+
+def test_a_head_that_a_former_version_wrote_on_windows_is_taken(written: Path):
+    head = written / "journal" / "head.json"
+    good = head.read_bytes()
+    head.write_bytes(good.replace(b"\n", b"\r\n"))
+    assert journal(written).verify().whole
+    assert len(list(journal(written).lines())) == len(ENTRIES)
+    for wrong in (good + b"\r\n", good.replace(b"\n", b"\r"), good.replace(b"\n", b"\r\r\n"), b"\r\n"):
+        head.write_bytes(wrong)
+        assert not journal(written).verify().whole, wrong
+    head.write_bytes(good.replace(b"\n", b"\r\n"))
+    journal(written).append(ENTRIES[0])
+    assert b"\r" not in head.read_bytes()
+    assert journal(written).verify().whole
+
+
 def _append_many(folder: Path) -> None:
     for _ in range(10):
         journal(folder).append(ENTRIES[0])

@@ -167,6 +167,11 @@ class Journal:
     def _head(self) -> Path:
         return self._folder / "head.json"
 
+    def _head_bytes(self) -> bytes:
+        """Return what the head says; on Windows former versions wrote its end of line as two signs."""
+        head = self._head.read_bytes() if self._head.exists() else b""
+        return head.removesuffix(b"\r\n") + b"\n" if head.endswith(b"\r\n") else head
+
     def _files(self) -> list[Path]:
         if not self._folder.is_dir():
             return []
@@ -209,8 +214,7 @@ class Journal:
         return _End(file, None, garbage)
 
     def _require_head(self, end: _End) -> None:
-        head = self._head.read_bytes() if self._head.exists() else b""
-        if head not in _possible_heads(end.last):
+        if self._head_bytes() not in _possible_heads(end.last):
             raise _broken("its end is not what was written last")
 
     def _walk(self) -> Iterator[Line | bytes]:
@@ -231,8 +235,7 @@ class Journal:
                 _check_link(path.name, row, line, last, garbage)
                 garbage, last = b"", line
                 yield line
-        head = self._head.read_bytes() if self._head.exists() else b""
-        if head not in _possible_heads(last):
+        if self._head_bytes() not in _possible_heads(last):
             name = files[-1].name if files else self._head.name
             raise _BrokenError(name, row, "the end is not what was written last")
         if garbage:
