@@ -1,6 +1,7 @@
 """The journal: whole, or found out; nothing of a patient in it."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -245,6 +246,35 @@ def test_a_head_that_a_former_version_wrote_on_windows_is_taken(written: Path):
     journal(written).append(ENTRIES[0])
     assert b"\r" not in head.read_bytes()
     assert journal(written).verify().whole
+
+
+@pytest.mark.parametrize(("full", "rotated", "torn"), [
+    ("head.json", False, b""), ("head.json", True, b""), ("head.json", False, b'{"entry":{"by'),
+    ("journal-000001.jsonl", False, b""), ("journal-000002.jsonl", True, b""),
+])  # fmt: skip
+def test_a_disk_that_was_full_for_a_while_breaks_nothing(tmp_path: Path, monkeypatch, full: str, rotated, torn: bytes):
+    """The line fits and its head does not, or the line does not fit; whatever was refused leaves nothing behind."""
+    kept = journal(tmp_path, max_file_bytes=1 if rotated else 10**6)
+    kept.append(ENTRIES[0])
+    with files(tmp_path)[0].open("ab") as file:
+        file.write(torn)
+    before = files(tmp_path)[0].read_bytes()
+    synced = os.fsync
+
+    def sync(descriptor: int) -> None:
+        synced(descriptor)
+        if any(os.path.samestat(os.fstat(descriptor), path.stat()) for path in (tmp_path / "journal").rglob(full)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", sync)
+        for _ in range(3):
+            with pytest.raises(CannotDoHereError, match=r"journal\.unwritable"):
+                kept.append(ENTRIES[1])
+            assert b"".join(path.read_bytes() for path in files(tmp_path)) == before
+            assert (kept.verify().whole, kept.verify().entries) == (True, 1)
+    kept.append(ENTRIES[2])
+    assert kept.verify() == kept.verify().__class__(3 if torn else 2, True)
 
 
 def _append_many(folder: Path) -> None:

@@ -194,8 +194,15 @@ class Journal:
     def _add(self, file: Path, last: Line | None, entry: Entry, before: bytes = b"") -> Line:
         number, previous = (1, FIRST_PREVIOUS) if last is None else (last.number + 1, last.hash)
         line = Line.make(number, self._clock().strftime(_TIME), previous, entry)
-        _write(file, before + line.to_bytes() + b"\n")
-        write_text(self._head, _head_text(line.number, line.hash), private=True)
+        size = file.stat().st_size if file.exists() else 0
+        try:
+            _write(file, before + line.to_bytes() + b"\n")
+            write_text(self._head, _head_text(line.number, line.hash), private=True)
+        except OSError:
+            # the head may lag by one line only: a disk that is full for a while must not leave several without it
+            if file.exists():
+                os.truncate(file, size)
+            raise
         return line
 
     def _end(self) -> _End:
