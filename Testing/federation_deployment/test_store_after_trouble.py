@@ -1,15 +1,20 @@
 """A site's store when its journal is broken or its process was killed: no copy of a patient stays that nobody sees."""
 
+import errno
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from own_cases import AGREED, offer, write_given
 
 from FedSegCore.common.errors import BadInputError, UsageError
+from FedSegCore.common.files import write_text
 from FedSegCore.federation.process_group import child_environment
+from FedSegCore.federation.site import cohort_store
+from FedSegCore.federation.site.cohort_file import read_cohort_file
 from FedSegCore.federation.site.cohort_store import CohortStore
 from FedSegCore.federation.site.folder import SiteFolder
 
@@ -85,6 +90,53 @@ def test_what_a_killed_process_left_goes_with_the_next_change(
     store.consent(case.case, "Dr Grey")
     assert copies(empty_site) == {case.case}
     assert store.check_stored(case.case) == ()
+
+
+def used(site: SiteFolder) -> set[str]:
+    return {case.case for case in read_cohort_file(site.cohort).cases} if site.cohort.exists() else set()
+
+
+@pytest.mark.parametrize("fails", ["index.json", "cohort.json"])
+def test_nothing_is_trained_on_whose_consent_was_not_kept(
+    empty_site: SiteFolder, store: CohortStore, given: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """The disk is full between the two files of a consent, then of one that is taken back."""
+    case = store.add(offer(given)).case
+
+    def write(target: Path, text: str, *, private: bool = False) -> None:
+        if target.name == fails:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_text(target, text, private=private)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cohort_store, "write_text", write)
+        with pytest.raises(OSError, match="No space"):
+            store.consent(case, "Dr Grey")
+    assert used(empty_site) == set()
+    if fails == "index.json":
+        store.consent(case, "Dr Grey")
+    else:
+        with pytest.raises(UsageError, match=r"store\.consent"):
+            store.consent(case, "Dr Grey")
+    assert used(empty_site) == {case}
+    with monkeypatch.context() as patched:
+        patched.setattr(cohort_store, "write_text", write)
+        with pytest.raises(OSError, match="No space") if fails == "index.json" else nullcontext():
+            store.revoke(case)
+    assert used(empty_site) == set()
+
+
+def test_who_finds_a_case_used_without_consent_can_stop_it(
+    empty_site: SiteFolder, store: CohortStore, given: Path
+) -> None:
+    """As former versions left it where the disk was full when a consent was noted."""
+    case = store.add(offer(given), AGREED).case
+    trained_on = empty_site.cohort.read_bytes()
+    store.revoke(case)
+    empty_site.cohort.write_bytes(trained_on)
+    with pytest.raises(UsageError, match=r"store\.no-consent"):
+        store.revoke(case)
+    assert used(empty_site) == set()
 
 
 def test_copies_stay_where_the_index_was_lost(empty_site: SiteFolder, store: CohortStore, given: Path) -> None:

@@ -278,13 +278,15 @@ class CohortStore:
             ) from error
 
     def _sweep(self) -> None:
-        """Delete what processes that were killed have left: half-written files, and copies that no index knows."""
+        """Mend what processes that were killed have left: half-written files, copies and consents no index knows."""
         cases = self._folder.store / "cases"
         remove_unfinished(self._folder.store)
         remove_unfinished(cases)
         if not self._index_file.exists():
             return  # where it was lost, it may be restored
-        known = {case.case for case in self.index().cases}
+        index = self.index()
+        self._write_cohort(index)
+        known = {case.case for case in index.cases}
         for copy in cases.iterdir():
             if _CASE.fullmatch(copy.name) and copy.name not in known:
                 shutil.rmtree(copy, ignore_errors=True)
@@ -309,20 +311,36 @@ class CohortStore:
         return case
 
     def _save(self, index: CohortIndex) -> None:
-        """Write what the trainer reads first: what is left out of it is out whatever comes between the two."""
-        used = [case for case in index.cases if case.consented]
-        if any(case.role == "train" for case in used) and index.modality is not None:
-            names = () if index.contract is None else index.contract.names
-            description = {
-                "modality": index.modality,
-                "cases": [_cohort_entry(case, index, names) for case in used],
-            }
-            text = json.dumps(description, indent=2) + "\n"
+        """Write index and cohort file so that a case without consent is in no round whatever comes between the two."""
+        added = _used(index) - _used(self.index())
+        if not added:
+            self._write_cohort(index)
+        write_text(self._index_file, index.model_dump_json(indent=2) + "\n", private=True)
+        if added:
+            self._write_cohort(index)
+
+    def _write_cohort(self, index: CohortIndex) -> None:
+        """Let the trainer read what the index says; a file that says it already stays."""
+        text = _cohort_text(index)
+        if text is None:
+            self._folder.store_cohort.unlink(missing_ok=True)
+        elif not self._folder.store_cohort.exists() or self._folder.store_cohort.read_bytes() != text.encode("ascii"):
             CohortDescription.model_validate_json(text)
             write_text(self._folder.store_cohort, text, private=True)
-        else:
-            self._folder.store_cohort.unlink(missing_ok=True)
-        write_text(self._index_file, index.model_dump_json(indent=2) + "\n", private=True)
+
+
+def _used(index: CohortIndex) -> set[str]:
+    return {case.case for case in index.cases if case.consented}
+
+
+def _cohort_text(index: CohortIndex) -> str | None:
+    """Return the cohort file of the cases with consent; None without one to train on."""
+    used = [case for case in index.cases if case.consented]
+    if index.modality is None or not any(case.role == "train" for case in used):
+        return None
+    names = () if index.contract is None else index.contract.names
+    description = {"modality": index.modality, "cases": [_cohort_entry(case, index, names) for case in used]}
+    return json.dumps(description, indent=2) + "\n"
 
 
 def _cohort_entry(case: StoredCase, index: CohortIndex, names: tuple[str, ...]) -> dict[str, object]:
