@@ -239,6 +239,17 @@ def test_a_case_of_another_modality_or_a_patient_in_both_roles_is_refused(store,
     assert {"case.other-modality", "case.patient-in-both"} <= set(codes(store.check(other).refused))
 
 
+def test_an_emptied_store_takes_another_modality(store, given):
+    store.remove(store.add(offer(given), AGREED).case)
+    assert store.index().modality is None
+    mr = make_patient("MR", 1, size="test")
+    write_volume(mr.image, given / "mr.nrrd")
+    write_segmentation(mr.labels, TORSO_CONTRACT.labels, given / "mr.seg.nrrd")
+    store.add(CaseOffer(given / "mr.nrrd", given / "mr.seg.nrrd", "Roe^Rita", "MR"), AGREED)
+    assert read_cohort_file(store._folder.cohort).modality == "MR"
+    assert "case.other-modality" in codes(store.check(offer(given, modality="CT")).refused)
+
+
 def test_a_site_with_a_cohort_file_of_its_own_keeps_it(site: SiteFolder, given):
     with pytest.raises(UsageError, match=r"store\.own-cohort"):
         CohortStore(site, TORSO_CONTRACT).add(offer(given))

@@ -52,13 +52,15 @@ class CohortStore:
     def index(self) -> CohortIndex:
         """Return everything the store knows; raises BadInputError ``store.damaged``."""
         try:
-            return CohortIndex.model_validate_json(self._index_file.read_bytes())
+            index = CohortIndex.model_validate_json(self._index_file.read_bytes())
         except FileNotFoundError:
             return CohortIndex()
         except (OSError, ValidationError) as error:
             raise BadInputError(
                 "store.damaged", "The index of the site's cases cannot be read.", "Restore store/index.json."
             ) from error
+        # an emptied store may begin anew with another modality
+        return index if index.cases else index.model_copy(update={"modality": None})
 
     def contract(self) -> LabelContract:
         """Return the labels of the federation.
