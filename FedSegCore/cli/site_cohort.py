@@ -44,7 +44,7 @@ def list_cases(site: Site, as_json: Json = False) -> None:
         f"{trained} cases to train on, {len(used) - trained} to score on, of {len(index.cases)} in the store."
     )
     if as_json:
-        emit_json(index.model_dump(mode="json"))
+        emit_json(index.model_dump(mode="json", exclude={"former", "secret"}))
 
 
 @cohort.command()

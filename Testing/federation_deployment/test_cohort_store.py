@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from own_cases import AGREED, offer, phantom
+from own_cases import AGREED, offer, phantom, write_given
 
 from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.common.progress import Progress
@@ -228,6 +228,35 @@ def test_a_fifth_of_the_patients_is_scored_on_and_never_changes_sides():
     assert [index.role_for(f"patient {number}", None) for number in range(20)] == roles
     assert index.role_for("patient 2", "train") is None
     assert index.role_for("somebody new", "validation") == "validation"
+
+
+def test_who_was_trained_on_is_not_scored_on_after_a_removal(store, tmp_path):
+    for seed in range(4):
+        write_given(tmp_path / f"p{seed}", seed)
+    added = [store.add(offer(tmp_path / f"p{seed}", f"patient {seed}"), AGREED) for seed in range(3)]
+    assert [case.role for case in added] == ["train", "train", "validation"]
+    for case in added:
+        store.remove(case.case)
+    assert "patient 0" not in (store._folder.store / "index.json").read_text()
+    assert codes(store.check(offer(tmp_path / "p0", "patient 0", role="validation")).refused) == [
+        "case.patient-in-both"
+    ]
+    for seed in (2, 1, 0):
+        assert store.add(offer(tmp_path / f"p{seed}", f" patient {seed} ")).role == added[seed].role
+    # nobody was trained on without consent, so a role given by mistake can be mended
+    store.remove(store.add(offer(tmp_path / "p3", "somebody", role="train")).case)
+    assert store.add(offer(tmp_path / "p3", "somebody", role="validation")).role == "validation"
+
+
+def test_spaces_around_an_id_make_no_other_patient(store, given, tmp_path):
+    write_given(tmp_path / "second", seed=1)
+    first = store.add(offer(given, "P 1"))
+    second = store.add(offer(tmp_path / "second", "P 1 "))
+    assert (second.patient, second.pseudonym, second.role) == (first.patient, first.pseudonym, first.role)
+    # as a former version stored it
+    index_file = store._folder.store / "index.json"
+    index_file.write_text(index_file.read_text().replace('"patient": "P 1"', '"patient": " P 1\\t"'))
+    assert {case.patient for case in store.index().cases} == {"P 1"}
 
 
 def test_a_case_of_another_modality_or_a_patient_in_both_roles_is_refused(store, given):

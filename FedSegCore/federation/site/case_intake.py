@@ -22,7 +22,7 @@ class CaseOffer:
     Attributes:
         image: image file or DICOM folder.
         labels: label map or ``.seg.nrrd`` in the image's geometry.
-        patient: the site's id of the patient; kept in the store's index only.
+        patient: the site's id of the patient, without spaces around it; kept in the store's index only.
         modality: DICOM modality code; None takes the file's word, else the store's, else a sure guess.
         naming: what the site calls the federation's labels, beside what the store knows from earlier cases.
         role: None follows the patient's other cases, else the default split.
@@ -38,6 +38,10 @@ class CaseOffer:
     role: Role | None = None
     accept: Collection[str] = ()
     title: str | None = None
+
+    def __post_init__(self) -> None:
+        # "P 1 " is no other patient than "P 1"
+        object.__setattr__(self, "patient", self.patient.strip())
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def check_offer(offer: CaseOffer, index: CohortIndex, contract: LabelContract) -
         BadInputError: a file cannot be read or the labels lie elsewhere (``image.*``, ``labels.*``);
             ``store.patient``: the patient has no id that can be kept.
     """
-    if not offer.patient.strip() or len(offer.patient) > MOST_PATIENT:
+    if not offer.patient or len(offer.patient) > MOST_PATIENT:
         raise BadInputError(
             "store.patient",
             "A case needs your id of its patient.",
@@ -154,7 +158,7 @@ def _against_store(index: CohortIndex, role: Role | None, sha256: str) -> list[C
         findings.append(
             CaseFinding(
                 "case.patient-in-both",
-                "The patient's other cases have the other role (train or validation).",
+                "The patient's other cases, also such as were removed, have the other role (train or validation).",
                 "Give all cases of a patient one role.",
             )
         )

@@ -1,9 +1,12 @@
 """What a site's private store knows of its cases: the only place with the patient ids and file names it was given."""
 
+import hashlib
+import hmac
+import secrets
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from FedSegCore.common.errors import UsageError
 from FedSegCore.volumes.labels import LabelContract
@@ -68,7 +71,7 @@ class StoredCase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     case: CaseId
-    patient: Annotated[str, Field(min_length=1, max_length=MOST_PATIENT)]
+    patient: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MOST_PATIENT)]
     pseudonym: Annotated[str, Field(pattern=r"^p-[0-9a-f]{16}$")]
     title: Annotated[str, Field(max_length=512)]
     role: Role
@@ -93,6 +96,8 @@ class CohortIndex(BaseModel):
         contract: the labels that the cases' label maps are written in.
         naming: contract label → the site's own names or numbers for it, or ``"not annotated"``; said once for all.
         cases: in the order in which they were added.
+        former: roles of patients whose cases with consent were removed, by a hash that only ``secret`` can make.
+        secret: of this store, 256 random bits in hexadecimal; empty until something was removed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -101,20 +106,40 @@ class CohortIndex(BaseModel):
     contract: LabelContract | None = None
     naming: dict[str, tuple[str, ...] | str] = {}
     cases: tuple[StoredCase, ...] = ()
+    former: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], Role] = {}
+    secret: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+
+    def of_patient(self, patient: str) -> StoredCase | None:
+        """Return the patient's first case."""
+        return next((case for case in self.cases if case.patient == patient), None)
 
     def role_for(self, patient: str, wanted: Role | None) -> Role | None:
         """Return the role of a new case: its patient's, else ``wanted``, else so that a fifth is validated on.
 
-        A role never changes by itself afterwards: who was trained on must not be scored on later. The first three
-        patients give one to score on. None: ``wanted`` contradicts what the patient's other cases are for.
+        A role never changes by itself afterwards: who was trained on must not be scored on later, also where all cases
+        were removed in between. The first three patients give one to score on. None: ``wanted`` contradicts that.
         """
-        present = next((case.role for case in self.cases if case.patient == patient), None)
+        present = self.of_patient(patient)
         if present is not None:
-            return present if wanted in (None, present) else None
-        if wanted is not None:
-            return wanted
+            return present.role if wanted in (None, present.role) else None
+        former = self.former.get(self._hash(patient))
+        if (former, wanted) == ("train", "validation"):
+            return None
+        if wanted is not None or former is not None:
+            return wanted or former
         roles = {case.patient: case.role for case in self.cases}
         scored = sum(role == "validation" for role in roles.values())
         patients = len(roles) + 1
         goal = max(round(VALIDATION_SHARE * patients), 1 if patients >= 3 else 0)
         return "validation" if scored < goal else "train"
+
+    def without(self, removed: StoredCase) -> Self:
+        """Return the index without a case; what its patient was for is kept if it may have been used."""
+        index = self.model_copy(update={"cases": tuple(case for case in self.cases if case != removed)})
+        if not removed.consents:
+            return index
+        index = index.model_copy(update={"secret": self.secret or secrets.token_hex(32)})
+        return index.model_copy(update={"former": {**self.former, index._hash(removed.patient): removed.role}})
+
+    def _hash(self, patient: str) -> str:
+        return hmac.new(bytes.fromhex(self.secret), patient.encode("utf-8"), hashlib.sha256).hexdigest()

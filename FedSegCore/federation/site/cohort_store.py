@@ -140,11 +140,11 @@ class CohortStore:
 
     def _take_in(self, offer: CaseOffer, checked: CheckedCase) -> StoredCase:
         index, contract = self.index(), self.contract()
-        known = {case.patient: case.pseudonym for case in index.cases}
+        known = index.of_patient(offer.patient)
         case = StoredCase(
             case=secrets.token_hex(8),
             patient=offer.patient,
-            pseudonym=known.get(offer.patient) or f"p-{secrets.token_hex(8)}",
+            pseudonym=f"p-{secrets.token_hex(8)}" if known is None else known.pseudonym,
             title=(offer.title or offer.image.name)[:512],
             role=checked.role,
             annotated=tuple(label.name for label in contract.labels if label.value in checked.annotated),
@@ -199,7 +199,9 @@ class CohortStore:
             return changed
 
     def remove(self, case_id: str) -> None:
-        """Delete the store's copy of a case and all that the index knows of it; the given files are not touched.
+        """Delete the store's copy of a case and what the index knows of it; the given files are not touched.
+
+        Whether the patient was trained or scored on is kept, under a hash.
 
         Raises:
             UsageError: ``store.no-such-case``.
@@ -208,10 +210,9 @@ class CohortStore:
         """
         with self._locked():
             case = self.case(case_id)
-            index = self.index()
             # first of all: a case that the index has forgotten could not be removed a second time
             self._folder.journal.append(CaseRemoved(case=case_id))
-            self._save(index.model_copy(update={"cases": tuple(kept for kept in index.cases if kept != case)}))
+            self._save(self.index().without(case))
             try:
                 shutil.rmtree(self._case_folder(case_id))
             except FileNotFoundError:
