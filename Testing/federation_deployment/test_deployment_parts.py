@@ -153,6 +153,16 @@ def test_a_cohort_is_read_through_the_sites_own_numbers(tmp_path: Path) -> None:
     assert refused.value.code == "cohort.other-modality"
 
 
+def test_a_case_whose_mapping_forgets_a_label_is_set_aside_and_says_so(tmp_path: Path) -> None:
+    file = write_cohort(tmp_path / "images", seed=5, cases=4)
+    told = json.loads(file.read_text())
+    told["cases"][0]["mapping"] = {"values": {"bolb": [1]}}
+    file.write_text(json.dumps(told))
+    cohort = load_cohort(file, CT, CONTRACT)
+    assert [(aside.case_id, aside.code) for aside in cohort.set_aside] == [("c0", "cohort.label-unmapped")]
+    assert [case.case_id for case in cohort.training] == ["c1", "c2"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

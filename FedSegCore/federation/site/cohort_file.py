@@ -132,6 +132,7 @@ def load_cohort(
 def _source(entry: CohortCase, description: CohortDescription, base: Path, contract: LabelContract) -> CaseOnDisk:
     def read() -> TrainingCase:
         mapping = entry.mapping or description.mapping or SiteLabelMapping.identity(contract)
+        annotated = _annotated(mapping, contract)
         image = read_volume(base / entry.image, modality=description.modality)
         labels = read_label_map(base / entry.labels)
         return TrainingCase(
@@ -139,7 +140,7 @@ def _source(entry: CohortCase, description: CohortDescription, base: Path, contr
             entry.patient,
             image,
             labels.with_array(mapping.apply(labels.array, contract)),
-            _annotated(mapping, contract),
+            annotated,
         )
 
     return CaseOnDisk(entry.case, entry.patient, read)
