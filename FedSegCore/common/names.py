@@ -1,10 +1,27 @@
 """What federations, sites and releases may be called: fit for a file name on every system, and for one line of text."""
 
+import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}"
-"""Pattern of a name, without anchors."""
+# Windows leaves a dot or space at a name's end out, so two names would be one.
+NAME = r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?"
+"""Pattern of a name, without anchors; it may still be a device's."""
 
-Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]) *(\..*)?", re.IGNORECASE)
+
+
+def no_device(name: str) -> str:
+    """Return the name; raises ValueError for one that Windows keeps for a device, whatever ending it has."""
+    if _DEVICE.fullmatch(name):
+        raise ValueError("Windows keeps this name for a device")
+    return name
+
+
+def is_name(text: str) -> bool:
+    """Return whether something may be called so."""
+    return bool(re.fullmatch(NAME, text)) and not _DEVICE.fullmatch(text)
+
+
+Name = Annotated[str, Field(pattern=f"^{NAME}$"), AfterValidator(no_device)]

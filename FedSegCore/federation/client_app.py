@@ -14,9 +14,9 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, FedSegError
+from FedSegCore.common.names import is_name
 from FedSegCore.federation.checks import check_order, check_own_result
 from FedSegCore.federation.messages import (
-    SITE_NAME,
     SiteIntroduction,
     read_order,
     read_query,
@@ -121,7 +121,7 @@ def _content(message: Message, context: Context, trainer: TrainerPort, watch: An
 
 def _introduction(context: Context, description: SiteDescription) -> SiteIntroduction:
     name = context.node_config.get(SITE_KEY)
-    if not isinstance(name, str) or not SITE_NAME.fullmatch(name):
+    if not isinstance(name, str) or not is_name(name):
         raise BadInputError("site.name", "The site has no usable name.", "Join with an invitation again.")
     return SiteIntroduction(
         site=name,

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from FedSegCore.augmentation.config import AugmentationConfig
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.names import Name
 from FedSegCore.common.toml_file import read_toml
 from FedSegCore.learning.config import TrainingConfig
 from FedSegCore.learning.exchange import ExchangeConfig
@@ -65,7 +66,7 @@ class FederationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+    name: Name
     grouping: Literal["modality", "together"] = "modality"
     contract: LabelContract
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 50

@@ -7,8 +7,9 @@ from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from FedSegCore.common.errors import FedSegError
+from FedSegCore.common.names import is_name
 from FedSegCore.federation.events import Event, EventLog
-from FedSegCore.federation.messages import SITE_NAME, SiteIntroduction, read_introduction, write_query
+from FedSegCore.federation.messages import SiteIntroduction, read_introduction, write_query
 from FedSegCore.federation.reason_words import code_words
 from FedSegCore.federation.software import PROTOCOL, app_fingerprint, flower_minor, software_versions
 
@@ -198,7 +199,7 @@ class Membership:
         if registered := self._names.get(node_id, ""):
             # the name given at admission counts, whatever a node says
             introduction = introduction.model_copy(update={"site": registered})
-        if not SITE_NAME.fullmatch(introduction.site):
+        if not is_name(introduction.site):
             self._refuse(node_id, "", "site.name", "was registered under a name that cannot be used", now)
             return
         code, why = self._objection(node_id, introduction)

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError, FedSegError
-from FedSegCore.common.names import NAME
+from FedSegCore.common.names import Name
 from FedSegCore.common.validation import places_of
 from FedSegCore.federation.compression import Decoded, raised
 from FedSegCore.federation.payload import records_of
@@ -25,7 +25,6 @@ from FedSegCore.learning.results import Arrays, CaseScore, RoundRequest, RoundRe
 from FedSegCore.learning.task import TrainingTask
 from FedSegCore.volumes.usual import CohortUsual
 
-SITE_NAME = re.compile(NAME)
 Count = Annotated[int, Field(ge=0, le=10**9)]
 ShortText = Annotated[str, Field(max_length=64)]
 
@@ -54,7 +53,7 @@ class SiteIntroduction(_Part):
     """
 
     protocol: int = PROTOCOL
-    site: Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
+    site: Name
     modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")]
     training_cases: Count
     validation_cases: Count

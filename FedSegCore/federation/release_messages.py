@@ -10,10 +10,10 @@ from typing import Annotated, Protocol, TypeVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError
-from FedSegCore.common.names import NAME
+from FedSegCore.common.names import NAME, no_device
 from FedSegCore.federation.messages import raise_failure
 from FedSegCore.federation.payload import records_of
 from FedSegCore.federation.tensors import from_record, to_record
@@ -27,7 +27,7 @@ _MAX_JSON = 8 * 2**20
 _RECORD = "releases"
 _WEIGHTS = "weights"
 
-ReleaseId = Annotated[str, Field(pattern=rf"^{NAME}-v[1-9][0-9]{{0,8}}$")]
+ReleaseId = Annotated[str, Field(pattern=rf"^{NAME}-v[1-9][0-9]{{0,8}}$"), AfterValidator(no_device)]
 
 
 Code = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}(\.[a-z0-9-]{1,60}){1,3}$")]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from FedSegCore.common.errors import CancelledError, CannotDoHereError, FedSegError, UsageError
 from FedSegCore.common.files import write_text
+from FedSegCore.common.names import is_name
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
@@ -28,9 +29,9 @@ def checked_run_name(name: str) -> str:
     """Return ``name``, which becomes a folder's name.
 
     Raises:
-        UsageError: it is not made of lower case letters, digits and hyphens.
+        UsageError: it is not made of lower case letters, digits and hyphens, or is a device's on Windows.
     """
-    if not _RUN_NAME.fullmatch(name):
+    if not _RUN_NAME.fullmatch(name) or not is_name(name):
         raise UsageError("run.name", f"{name!r} is no name for a run.", "Use lower case letters, digits and hyphens.")
     return name
 
