@@ -211,7 +211,7 @@ class Membership:
     def _registered(self, node_id: int) -> str:
         """Return the name under which a node was admitted; empty where that is none or cannot be used."""
         name = self._names.get(node_id, "")
-        return name if SITE_NAME.fullmatch(name) else ""
+        return name if is_name(name) else ""
 
     def _objection(self, node_id: int, introduction: SiteIntroduction) -> tuple[str, str]:
         present = self.sites.get(introduction.site)
