@@ -178,7 +178,7 @@ def test_a_shortened_answer_is_journalled_as_it_leaves_and_stays_within_the_clip
         change = [weights[name] - array for name, array in received.items() if array.dtype.kind == "f"]
         # what was held back in the rounds before joins the update before it is clipped
         assert 0.0 < np.sqrt(sum(float((one.astype(np.float64) ** 2).sum()) for one in change)) <= 0.05 * (1 + 1e-4)
-    kept = site.run / "remainder"
+    kept = site.training / "remainder"
     assert len(list(kept.iterdir())) == 2
     assert kept.stat().st_mode & 0o077 == 0
 
@@ -188,6 +188,6 @@ def test_scores_that_may_not_leave_still_count_for_the_sites_own_schedule(served
     with_privacy(site, metrics=())
     report, _, _ = read_result(train(site, order(schedule="fedgin_plateau")))
     assert report.scores == ()
-    known = json.loads((site.run / "validation.json").read_text())
+    known = json.loads((site.training / "validation.json").read_text())
     assert list(known["losses"]) == ["1"]
     assert 0.0 <= known["losses"]["1"] <= 1.0

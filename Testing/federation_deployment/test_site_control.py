@@ -235,6 +235,7 @@ def test_a_pause_does_not_hide_that_nothing_runs_or_that_the_site_is_not_admitte
 def test_forgetting_leaves_the_journal_and_nothing_else(site: SiteFolder, fedseg: Callable[..., SimpleNamespace]):
     standing(site)
     (site.path / "store" / "cases").mkdir(parents=True)
+    (site.path / "training" / "remainder").mkdir(parents=True)
     (site.path / "mine.txt").write_text("not ours")
     # killed while it wrote a new key, and before a client app had read its token
     (site.path / ".writing-x").mkdir()

@@ -4,6 +4,7 @@ import logging
 
 from FedSegCore.common.files import sha256_of
 from FedSegCore.common.progress import Progress
+from FedSegCore.federation.private_files import private_folder
 from FedSegCore.federation.site.cohort_file import load_cohort, read_cohort_file
 from FedSegCore.federation.site.control import wanted_device
 from FedSegCore.federation.site.folder import SiteFolder
@@ -37,7 +38,7 @@ class CohortTrainer:
         self._device = choose_device(wanted_device(folder))
         self._cohort: tuple[tuple[Preprocessing, LabelContract, str], Cohort] | None = None
         self._trainer: LocalTrainer | None = None
-        self._memory = ValidationMemory(folder.run / "validation.json")
+        self._memory = ValidationMemory(private_folder(folder.training) / "validation.json")
 
     @property
     def set_aside(self) -> int:

@@ -22,7 +22,7 @@ from FedSegCore.federation.site.status import is_running
 _MAX_FILE = 64 * 1024
 
 _OURS = (
-    *("store", "run", "logs", "flower", "refused"),
+    *("store", "run", "training", "logs", "flower", "refused"),
     *("key", "key.pub", "ca.crt", "superexec.secret", "pseudonyms.secret", "invitation.json", "join-request.json"),
     *("policy.json", "policy.seen", "approved.json", "approved.lock", "augmentation.json", "node-id", "control.json"),
     *("status.json", "rounds.jsonl", "site.lock", "usual-told.json", "releases"),

@@ -170,6 +170,11 @@ class SiteFolder:
         return self.path / "run"
 
     @property
+    def training(self) -> Path:
+        """What training goes on from after a restart: validation losses, what rounding held back."""
+        return self.path / "training"
+
+    @property
     def trainer_address(self) -> Path:
         """Where the trainer listens, and with which key."""
         return self.run / "trainer.json"

@@ -60,7 +60,7 @@ class GatedTrainer:
         self._trainer = trainer
         self._told_full = -_TELL_AGAIN_S
         self._known_network: NetworkConfig | None = None
-        self._remainder = Remainder(folder.run / "remainder")
+        self._remainder = Remainder(folder.training / "remainder")
         self._usual_memory = UsualMemory(folder)
 
     def describe(self) -> SiteDescription:
