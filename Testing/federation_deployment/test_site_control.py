@@ -13,13 +13,13 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from gated_site import entries, only_a_code, order, train
+from gated_site import ask, entries, only_a_code, order, train
 from hypothesis import given
 from hypothesis import strategies as st
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, UsageError
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
-from FedSegCore.federation.messages import read_result
+from FedSegCore.federation.messages import read_result, write_query
 from FedSegCore.federation.site import control
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.journal_entries import CohortRead, ControlChanged, PolicyChanged, Refused
@@ -140,6 +140,28 @@ def test_a_case_whose_consent_is_taken_back_is_in_no_further_round(served: Serve
     site.cohort.unlink()
     assert only_a_code(train(site, order())) == "cohort.none"
     assert json.loads(site.progress.read_bytes())["problem"]["code"] == "cohort.none"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the test listens on a Unix socket")
+def test_a_problem_that_was_cured_is_gone_with_the_next_query_that_is_answered(served: Served):
+    site, _ = served
+    standing(site)
+    cohort = site.cohort.read_text()
+
+    def state() -> tuple[str, str]:
+        found = site_state(site)
+        return found.state, found.code
+
+    site.cohort.unlink()
+    assert only_a_code(ask(site, write_query(), "query")) == "cohort.none"
+    assert state() == ("problem", "cohort.none")
+    site.cohort.write_text(cohort)
+    ask(site, write_query(), "query")
+    assert state() == ("connected", "")
+    # what kept a round from being trained is not cured by an answer to a query
+    assert only_a_code(train(site, order(epochs=90, steps_per_round=None))) == "policy.epochs"
+    ask(site, write_query(), "query")
+    assert state() == ("problem", "policy.epochs")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the test listens on a Unix socket")

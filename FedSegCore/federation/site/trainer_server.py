@@ -50,6 +50,7 @@ class TrainerServer:
         self._policy = PolicyWatch(folder)
         self._round = (0, 0)
         self._problem: FedSegError | None = None
+        self._of_query = False  # the problem kept a query from being answered, not a round
 
     def serve(self, listener: Listener, key: bytes) -> None:
         """Answer connections of those who know ``key`` until the process ends.
@@ -96,7 +97,7 @@ class TrainerServer:
             match frame.header.get("method"):
                 case "describe":
                     self._require_taking_part()
-                    return Frame({"description": asdict(self._trainer.describe())})
+                    return self._describe()
                 case "train_round":
                     self._require_taking_part()
                     return self._train_round(frame, connection)
@@ -104,13 +105,14 @@ class TrainerServer:
                     raise ValueError("no such method")
         except FedSegError as error:
             _log.warning("%s", error)
-            return self._failed(error)
+            return self._failed(frame, error)
         except MemoryError:
-            return self._failed(CannotDoHereError("trainer.memory", "Memory ran out.", "Close other programs."))
+            return self._failed(frame, CannotDoHereError("trainer.memory", "Memory ran out.", "Close other programs."))
         except Exception:  # noqa: BLE001
             # Whatever goes wrong in training ends this round only, and its text stays in this log.
             _log.exception("the request failed")
-            return self._failed(CannotDoHereError("trainer.failed", "Training failed.", "Read logs/trainer.log."))
+            failed = CannotDoHereError("trainer.failed", "Training failed.", "Read logs/trainer.log.")
+            return self._failed(frame, failed)
 
     def _require_taking_part(self) -> None:
         self._policy.look()
@@ -118,11 +120,18 @@ class TrainerServer:
         if halt is not None:
             raise halt.error()
 
-    def _failed(self, error: FedSegError) -> Frame:
+    def _failed(self, frame: Frame, error: FedSegError) -> Frame:
         if not isinstance(error, CancelledError) and error.code not in ("site.paused", "site.left", "trainer.busy"):
-            self._problem = error
+            self._problem, self._of_query = error, frame.header.get("method") == "describe"
         self._report_idle()
         return error_frame(error)
+
+    def _describe(self) -> Frame:
+        description = self._trainer.describe()
+        if self._of_query:
+            self._problem, self._of_query = None, False
+            self._report_idle()
+        return Frame({"description": asdict(description)})
 
     def _train_round(self, frame: Frame, connection: Connection) -> Frame:
         task, weights, request = read_order(frame)
