@@ -79,7 +79,7 @@ def reasonNotFit(choices: Choices) -> str:
         return choices.inspection.cause
     if choices.inspection is None:
         return _("Looking at the volume…")
-    return _reasonModality(choices) or _reasonRelease(choices) or _reasonDevice(choices)
+    return _reasonModality(choices) or _reasonRelease(choices) or reasonDevice(choices.device.value, choices.devices)
 
 
 def _reasonModality(choices: Choices) -> str:
@@ -100,7 +100,8 @@ def _reasonRelease(choices: Choices) -> str:
     return ""
 
 
-def _reasonDevice(choices: Choices) -> str:
-    if choices.device.value not in choices.devices:
+def reasonDevice(device: str, devices: list[str]) -> str:
+    """Return why ``device`` cannot be computed on where the worker has these ``devices``, ``""`` where it can."""
+    if device not in devices:
         return _("There is no graphics card here that the runtime can use: compute on the processor.")
     return ""

@@ -11,6 +11,7 @@ from .Dialogs import confirm
 from .FederationLogic import FederationLogic
 from .FederationTypes import SiteFacts
 from .Parameters import DeviceChoice
+from .ReadyCheck import reasonDevice
 from .RoundPlots import RoundPlots, labelsOf
 from .Tables import fillTable, fitTable, prepareTable, stretchColumn
 
@@ -89,7 +90,7 @@ class TrainingPanel:
         forGood = _("Leave for good; only a new invitation brings the site back.")
         offerButton(ui.fedLeaveButton, forGood, hasLeft, busy)
         unchanged = "" if self._changed() else _("These settings are in use.")
-        offerButton(ui.fedApplyButton, _("Also while the site runs."), hasLeft, unchanged, busy)
+        offerButton(ui.fedApplyButton, _("Also while the site runs."), hasLeft, unchanged, self._reasonDevice(), busy)
         ui.fedForgetButton.setVisible(facts.isOut)
         ends = _("The site's processes are ending; that takes a moment.") if facts.isRunning else ""
         forgets = _("Delete the site's key, its copies of cases, its logs and models; the journal stays.")
@@ -148,6 +149,11 @@ class TrainingPanel:
 
     def _changed(self) -> bool:
         return self._known is not None and self._wanted() != self._known
+
+    def _reasonDevice(self) -> str:
+        wanted = self._wanted()["device"]
+        isNew = self._known is not None and wanted != self._known["device"]
+        return reasonDevice(wanted, self.logic.session.devices) if isNew else ""
 
     def _onRun(self, _checked: bool = False) -> None:
         if self.logic.facts.isRunning:

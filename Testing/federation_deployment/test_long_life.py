@@ -36,6 +36,7 @@ from FedSegCore.federation.site.journal_entries import Refused
 from FedSegCore.federation.site.node import SiteProcesses
 from FedSegCore.federation.site.state import site_state
 from FedSegCore.federation.site.status import ProcessesState, read_status
+from FedSegCore.federation.site.trainer_keeper import wanted_settings
 from FedSegCore.federation.site.trainer_server import _gone
 from FedSegCore.federation.superexec import forget_tokens
 
@@ -85,8 +86,8 @@ def no_room() -> Iterator[None]:
 @pytest.mark.skipif(os.name == "nt", reason="needs RLIMIT_FSIZE")
 def test_a_full_disk_does_not_end_who_looks_after_a_site(site: SiteFolder, sleeper: "subprocess.Popen[bytes]") -> None:
     processes = SiteProcesses(site)
-    processes._trainer = processes._supernode = processes._superexec = sleeper
-    processes._trainer_settings = processes._wanted_settings()
+    processes._trainer.process = processes._supernode = processes._superexec = sleeper
+    processes._trainer._settings = wanted_settings(site)
     processes._next_cut = 0.0
     (site.logs / "supernode.log").write_text("SuperNode ID: 17\n")
     with no_room():

@@ -28,6 +28,7 @@ from FedSegCore.federation.site.policy import SitePolicy, write_policy
 from FedSegCore.federation.site.schedule import next_change, within
 from FedSegCore.federation.site.state import site_state
 from FedSegCore.federation.site.status import SiteStatus, this_process, write_status
+from FedSegCore.federation.site.trainer_keeper import wanted_settings
 
 Served = tuple[SiteFolder, bytes]
 NIGHT = "19:00-07:00"
@@ -332,12 +333,11 @@ def test_a_pause_waits_until_every_message_in_hand_is_answered(site: SiteFolder)
 def test_the_trainer_leaves_cores_free(site: SiteFolder):
     settings = site.settings().model_copy(update={"threads": None})
     site.settings_file.write_text(settings.model_dump_json())
-    processes = SiteProcesses(site)
-    assert processes._wanted_settings() == ("cpu", None)
+    assert wanted_settings(site) == ("cpu", None)
     control.change(site, cores_free=1, device="cuda")
-    assert processes._wanted_settings() == ("cuda", max(1, (os.cpu_count() or 1) - 1))
+    assert wanted_settings(site) == ("cuda", max(1, (os.cpu_count() or 1) - 1))
     control.change(site, cores_free=1000)
-    assert processes._wanted_settings()[1] == 1
+    assert wanted_settings(site)[1] == 1
 
 
 def test_a_site_can_be_set_up_before_it_has_cases(

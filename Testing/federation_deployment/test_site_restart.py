@@ -1,8 +1,10 @@
-"""A site's processes over restarts: what training goes on from."""
+"""A site's processes over restarts: what training goes on from, and what they say where the trainer cannot start."""
 
 import json
+import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +15,13 @@ from tiny_deployment import serving, tiny_federation
 from FedSegCore.federation.compression import lowered, raised
 from FedSegCore.federation.initial_model import initial_model
 from FedSegCore.federation.messages import RoundOrder, read_result, write_order
+from FedSegCore.federation.process_group import Restarts
 from FedSegCore.federation.site import control
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.node import SiteProcesses
+from FedSegCore.federation.site.state import site_state
+from FedSegCore.federation.site.status import ProcessesState
+from FedSegCore.federation.site.trainer_keeper import TrainerKeeper
 from FedSegCore.federation.tasks import training_task
 from FedSegCore.federation.tensors import to_record
 from FedSegCore.learning.exchange import ExchangeConfig
@@ -53,3 +59,54 @@ def test_a_restarted_site_goes_on_with_its_schedule_and_with_what_was_held_back(
     assert list(json.loads((kept / "validation.json").read_text())["losses"]) == ["1", "2"]
     assert sorted(path.stem for path in (kept / "remainder").iterdir()) == ["000001", "000002"]
     assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_a_site_whose_graphics_card_is_missing_says_so_and_stays(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+):
+    """The real trainer, on a computer on which no graphics card can be seen."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    control.change(site, device="cuda")
+    processes = SiteProcesses(site)
+    processes._next_start = math.inf  # there is no coordinator to connect to
+
+    def shows(code: str) -> bool:
+        told.extend(processes.tick())
+        return site_state(site).code == code
+
+    told: list[str] = []
+    processes.start_trainer()
+    try:
+        wait_until(lambda: shows("device.unavailable"), 90.0)
+        assert "Choose device auto or cpu" in site_state(site).remedy
+        first = processes.trainer_pid
+        until = time.monotonic() + 1.0
+        wait_until(lambda: shows("device.unavailable") and time.monotonic() > until, 5.0)
+        assert processes.trainer_pid == first
+        processes._trainer._try_again = 0.0  # the pause is over
+        assert shows("device.unavailable")
+        assert processes.trainer_pid != first
+        control.change(site, device="cpu")
+        assert shows("")
+        assert processes.state is ProcessesState.STARTING
+    finally:
+        processes.close()
+    assert told == [
+        "the trainer cannot work: No CUDA graphics card can be used here.",
+        "the trainer is started again with the new settings",
+    ]
+
+
+def test_a_trainer_that_is_given_up_has_said_why(site: SiteFolder, wait_until: Callable[..., None]):
+    site.training.write_text("a file where a folder belongs")
+    keeper = TrainerKeeper(site)
+    keeper._starts = Restarts(most=1)
+    keeper.start()
+    try:
+        wait_until(lambda: keeper.keep(idle=True) == ["the trainer cannot be kept running"], 90.0)
+        assert keeper.given_up is not None
+        assert keeper.given_up.code == "folder.not-private"
+    finally:
+        if keeper.process is not None:
+            keeper.process.kill()
+            keeper.process.wait()

@@ -143,6 +143,11 @@ def test_settings_request_plot_and_a_file_that_is_no_model(panel, tmp_path):
     panel.idle()
     assert panel.logic.facts.member["device"] == "cpu"
     assert json.loads((site / "control.json").read_text())["device"] == "cpu"
+    panel.logic.session.devices = ["auto", "cpu"]
+    ui.fedDeviceComboBox.setCurrentIndex(2)
+    assert not ui.fedApplyButton.enabled
+    assert ui.fedApplyButton.toolTip.startswith("There is no graphics card here")
+    ui.fedDeviceComboBox.setCurrentIndex(1)
     ui.fedHoursCheckBox.setChecked(False)
     assert not ui.fedFromTimeEdit.enabled
     ui.fedApplyButton.click()

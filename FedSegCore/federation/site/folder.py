@@ -180,6 +180,11 @@ class SiteFolder:
         return self.run / "trainer.json"
 
     @property
+    def trainer_trouble(self) -> Path:
+        """Why the trainer ended, in its own words; see ``site.trainer_keeper``."""
+        return self.run / "trainer-trouble.json"
+
+    @property
     def progress(self) -> Path:
         """What the trainer is doing."""
         return self.run / "progress.json"

@@ -12,11 +12,13 @@ from filelock import FileLock, Timeout
 
 from FedSegCore.common.errors import CannotDoHereError, FedSegError
 from FedSegCore.federation.log_tail import LogTail, cut_log
-from FedSegCore.federation.process_group import Child, Restarts, child_environment, free_ports, stop_trees
+from FedSegCore.federation.process_group import free_ports, stop_trees
 from FedSegCore.federation.site.admission import keep_node_id, known_node_id
-from FedSegCore.federation.site.control import Halt, halt_now, known_control, wanted_device
+from FedSegCore.federation.site.children import site_child
+from FedSegCore.federation.site.control import Halt, halt_now
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.status import ProcessesState, SiteStatus, read_status, this_process, write_status
+from FedSegCore.federation.site.trainer_keeper import TrainerKeeper
 
 _RETRY_S = 5.0
 _CUT_EVERY_S = 60.0
@@ -67,8 +69,7 @@ class SiteProcesses:
         self._folder = folder
         self._tail = LogTail(folder.logs / "supernode.log", from_end=True)
         self._recent: list[str] = []
-        self._trainer: subprocess.Popen[bytes] | None = None
-        self._trainer_starts = Restarts()
+        self._trainer = TrainerKeeper(folder)
         self._supernode: subprocess.Popen[bytes] | None = None
         self._superexec: subprocess.Popen[bytes] | None = None
         self._supernode_address = ""
@@ -85,7 +86,6 @@ class SiteProcesses:
         self._last_message = None if before is None else before.last_message
         self._told: SiteStatus | None = None
         self._alone = FileLock(folder.path / "site.lock", mode=0o600, thread_local=False)
-        self._trainer_settings: tuple[str, int | None] | None = None
 
     def start_trainer(self) -> None:
         """Start the trainer, which takes longest, before there is anything to connect to.
@@ -109,39 +109,30 @@ class SiteProcesses:
         self._folder.empty_run()
         self._halt = halt_now(self._folder)
         if self._halt is None:
-            self._run_trainer()
-
-    def _run_trainer(self) -> None:
-        self._trainer_settings = self._wanted_settings()
-        self._trainer = self._child("trainer", "trainer_process", threads=self._trainer_settings[1]).start()
-        self._trainer_starts.started()
-
-    def _wanted_settings(self) -> tuple[str, int | None]:
-        """Return device and threads that the trainer shall have."""
-        threads, free = self._folder.settings().threads, known_control(self._folder).cores_free
-        if threads is None and free:
-            threads = max(1, (os.cpu_count() or 1) - free)
-        return wanted_device(self._folder), threads
+            self._trainer.start()
 
     def close(self) -> None:
         """Stop all processes and say so in the site's status."""
-        stop_trees(self.processes())
-        self._trainer = self._supernode = self._superexec = None
-        self._folder.forget_trainer()
+        self._stop_all()
         self.state = ProcessesState.ENDED
         self._trouble = None
         self._tell_status()
         self._alone.release()
 
+    def _stop_all(self) -> None:
+        stop_trees(self.processes())
+        self._supernode = self._superexec = None
+        self._trainer.forget()
+
     def processes(self) -> list["subprocess.Popen[bytes]"]:
         """Return the running children, for ``stop_trees``."""
-        children = (self._supernode, self._superexec, self._trainer)
+        children = (self._supernode, self._superexec, self._trainer.process)
         return [child for child in children if child is not None]
 
     @property
     def trainer_pid(self) -> int | None:
         """Process id of the trainer."""
-        return None if self._trainer is None else self._trainer.pid
+        return None if self._trainer.process is None else self._trainer.process.pid
 
     @property
     def supernode_pid(self) -> int | None:
@@ -191,8 +182,9 @@ class SiteProcesses:
                 self.state = ProcessesState.STARTING
             self._next_start = 0.0
             news.append("taking part again")
-        news += self._keep_settings()
-        news += self._keep_trainer()
+        news += self._trainer.keep(idle=not self._in_hand)
+        if self._trainer.given_up is not None:
+            self.state, self.error = ProcessesState.ENDED, self._trainer.given_up
         news += self._keep_supernode()
         self._keep_superexec()
         return news
@@ -210,24 +202,13 @@ class SiteProcesses:
             self._fetched_by = now + _FETCH_S
         if alive and now < min(self._fetched_by, self._halted_since + HALT_LIMIT_S):
             return news
-        stop_trees(self.processes())
-        self._trainer = self._supernode = self._superexec = None
-        self._folder.forget_trainer()
+        self._stop_all()
         self._in_hand, self._trouble = 0, None
         self.state = ProcessesState.ENDED if halt.code == "site.left" else ProcessesState.PAUSED
         return [*news, "nothing of the site runs now"]
 
-    def _keep_settings(self) -> list[str]:
-        """Start an idle trainer again where it shall compute elsewhere, or with other cores."""
-        if self._trainer is None or self._in_hand or self._trainer_settings == self._wanted_settings():
-            return []
-        stop_trees([self._trainer])
-        self._folder.forget_trainer()
-        self._run_trainer()
-        return ["the trainer is started again with the new settings"]
-
     def _tell_status(self) -> None:
-        trouble = self.error or self._trouble
+        trouble = self.error or self._trainer.trouble or self._trouble
         pid, started = this_process()
         status = SiteStatus(
             pid=pid,
@@ -285,20 +266,6 @@ class SiteProcesses:
                 "It is tried again by itself; the site's check names what is in the way.",
             )
 
-    def _keep_trainer(self) -> list[str]:
-        if self._trainer is None:
-            self._run_trainer()
-            return ["the trainer is starting"]
-        code = self._trainer.poll()
-        if code is None:
-            return []
-        if self._trainer_starts.exhausted():
-            self._end("site.trainer", "The trainer ended again and again.", "Read logs/trainer.log in its folder.")
-            return ["the trainer cannot be kept running"]
-        self._folder.forget_trainer()
-        self._run_trainer()
-        return [f"the trainer ended (code {code}) and is started again"]
-
     def _keep_supernode(self) -> list[str]:
         if self._supernode is not None:
             code = self._supernode.poll()
@@ -318,12 +285,13 @@ class SiteProcesses:
         self._recent = []
         self._in_hand = 0
         self._in_session = False
-        self._supernode = self._child("supernode", "supernode", "--port", str(port)).start()
+        self._supernode = site_child(self._folder, "supernode", "supernode", "--port", str(port)).start()
 
     def _keep_superexec(self) -> None:
         if self._supernode is None or (self._superexec is not None and self._superexec.poll() is None):
             return
-        self._superexec = self._child(
+        self._superexec = site_child(
+            self._folder,
             "superexec",
             "superexec",
             *("--runtime-api-address", self._supernode_address),
@@ -381,13 +349,3 @@ class SiteProcesses:
     def _end(self, code: str, what: str, remedy: str) -> None:
         self.state = ProcessesState.ENDED
         self.error = CannotDoHereError(code, what, remedy)
-
-    def _child(self, name: str, module: str, *arguments: str, threads: int | None = 1) -> Child:
-        folder = self._folder
-        return Child(
-            name=name,
-            module=f"FedSegCore.federation.site.{module}",
-            arguments=("--folder", str(folder.path), "--parent-pid", str(os.getpid()), *arguments),
-            environment=child_environment(folder.flower_home, threads),
-            log=folder.logs / f"{name}.log",
-        )

@@ -16,11 +16,13 @@ from multiprocessing.connection import Listener
 from pathlib import Path
 from types import FrameType
 
+from FedSegCore.common.errors import FedSegError
 from FedSegCore.common.monai_import import import_monai
 from FedSegCore.federation.private_files import write_private
 from FedSegCore.federation.process_group import follow_parent
 from FedSegCore.federation.process_log import log_to_json, log_to_stderr
 from FedSegCore.federation.site.folder import SOCKET_PREFIX, SiteFolder
+from FedSegCore.federation.site.trainer_keeper import keep_trouble
 
 _WAITING_CALLS = 16
 
@@ -43,6 +45,27 @@ def main() -> None:
     follow_parent(arguments.parent_pid)
     folder = SiteFolder.open(arguments.folder)
     log_to_json(folder.logs, "trainer")
+    code = 0
+    try:
+        _serve(folder)
+    except SystemExit:
+        _log.info("told to stop")
+    except FedSegError as error:
+        _log.error("the trainer cannot work: %s", error, extra={"code": error.code})
+        _keep(folder, error)
+        code = 1
+    # Nothing is left to be written, and taking torch down in order takes seconds.
+    os._exit(code)
+
+
+def _keep(folder: SiteFolder, error: FedSegError) -> None:
+    try:
+        keep_trouble(folder, error)
+    except OSError:
+        _log.warning("the reason could not be written")
+
+
+def _serve(folder: SiteFolder) -> None:
     import_monai()
     from FedSegCore.federation.site.cohort_trainer import CohortTrainer
     from FedSegCore.federation.site.trainer_server import TrainerServer
@@ -58,9 +81,5 @@ def main() -> None:
             told = {"address": address, "key": key.hex(), "pid": os.getpid()}
             write_private(folder.trainer_address, json.dumps(told).encode("ascii"))
             TrainerServer(folder, trainer).serve(listener, key)
-    except SystemExit:
-        _log.info("told to stop")
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    # Nothing is left to be written, and taking torch down in order takes seconds.
-    os._exit(0)
