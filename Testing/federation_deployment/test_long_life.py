@@ -28,6 +28,7 @@ from FedSegCore.federation.coordinator import superlink
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder, CoordinatorSettings
 from FedSegCore.federation.coordinator.runs import ControlClient
 from FedSegCore.federation.coordinator.service import CoordinatorProcesses
+from FedSegCore.federation.log_tail import LARGEST_LOG
 from FedSegCore.federation.process_group import child_environment, free_ports
 from FedSegCore.federation.site import control
 from FedSegCore.federation.site.folder import SiteFolder
@@ -98,6 +99,18 @@ def test_a_full_disk_does_not_end_who_looks_after_a_site(site: SiteFolder, sleep
     told = read_status(site)
     assert told is not None
     assert told.processes == ProcessesState.CONNECTED
+
+
+def test_no_log_of_a_site_grows_without_bound(site: SiteFolder) -> None:
+    """Also what the process that was started in the background prints, a line every few seconds."""
+    logs = [site.logs / f"{name}.log" for name in ("run", "trainer", "supernode", "superexec")]
+    for log in logs:
+        log.write_bytes(b"x" * (LARGEST_LOG + 1))
+    control.pause(site)
+    processes = SiteProcesses(site)
+    processes._next_cut = 0.0
+    processes.tick()
+    assert [log.stat().st_size for log in logs] == [0] * 4
 
 
 def test_a_site_goes_on_trying_where_its_computer_cannot_start_anything(site: SiteFolder) -> None:

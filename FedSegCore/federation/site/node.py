@@ -250,7 +250,7 @@ class SiteProcesses:
         if known is not None:
             with suppress(OSError):
                 keep_node_id(self._folder, known)
-        for name in ("trainer", "supernode", "superexec"):
+        for name in ("run", "trainer", "supernode", "superexec"):
             cut_log(self._folder.logs / f"{name}.log")
 
     def _note_connection(self, told: list[str]) -> None:
