@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import platform
+import re
 from pathlib import Path
 
 import FedSegCore
@@ -28,6 +29,16 @@ def _versions() -> dict[str, str]:
 def flower_minor(versions: dict[str, str]) -> str:
     """Return Flower's major.minor (``"1.41"``), the part that must agree; empty if not given."""
     return ".".join(versions.get("flwr", "").split(".")[:2])
+
+
+def is_newer(version: str, other: str) -> bool:
+    """Return whether ``version`` comes after ``other`` by their numbers; what is no version has none."""
+    return _numbers(version) > _numbers(other)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found.group().split("."))) if found else ()
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from FedSegCore import __version__
 from FedSegCore.common.errors import CancelledError
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
@@ -20,6 +21,7 @@ from FedSegCore.federation.site.journal_entries import OrderReceived
 from FedSegCore.federation.site.policy import SitePolicy, write_policy
 from FedSegCore.federation.site.preflight import Finding, first_failure, preflight
 from FedSegCore.federation.site.preflight_machine import Needs
+from FedSegCore.federation.software import is_newer
 from FedSegCore.models.signing import load_or_make_key, public_key_of
 
 EASY = Needs(disk_bytes=1, memory_bytes=1, timeout_s=1.0)
@@ -69,10 +71,8 @@ def test_what_else_can_be_wrong_at_the_site(own_layers: SiteFolder) -> None:
     assert check(site)["journal"].code == "journal.broken"
 
 
-def test_the_invitation_says_which_software_the_federation_runs(
-    own_layers: SiteFolder, coordinator: CoordinatorFolder
-) -> None:
-    site = own_layers
+def joined_with(site: SiteFolder, coordinator: CoordinatorFolder, **told: object) -> None:
+    """Keep an invitation of the coordinator at the site as the one that it joined with."""
     now = datetime.now(UTC)
     key = load_or_make_key(coordinator.identity_key)
     invitation = Invitation(
@@ -88,18 +88,45 @@ def test_the_invitation_says_which_software_the_federation_runs(
         made=now - timedelta(days=20),
         expires=now - timedelta(days=10),
     )
-    write_invitation(invitation, key, site.invitation_file)
+    write_invitation(invitation.model_copy(update=told), key, site.invitation_file)
+
+
+def test_the_invitation_says_which_software_the_federation_runs(
+    own_layers: SiteFolder, coordinator: CoordinatorFolder
+) -> None:
+    site = own_layers
+    joined_with(site, coordinator)
     found = check(site)
     # it served to join; that it has expired since does not matter
     assert found["flower"].ok
     assert "as the invitation says" in found["app"].words
-    other = invitation.model_copy(update={"app_sha256": "a" * 64, "flower": "1.42"})
-    write_invitation(other, key, site.invitation_file)
+    joined_with(site, coordinator, app_sha256="a" * 64, flower="1.42")
     found = check(site)
     assert (found["flower"].code, found["app"].code) == ("check.other-flower", "check.app")
     assert "9.9.9" in found["flower"].remedy
     approve(site, "a" * 64)
     assert check(site)["app"].ok
+
+
+def test_a_site_that_was_upgraded_since_it_joined_is_not_told_to_go_back(
+    own_layers: SiteFolder, coordinator: CoordinatorFolder
+) -> None:
+    joined_with(own_layers, coordinator, app_sha256="a" * 64, flower="1.40", software_version="0.0.10")
+    found = check(own_layers)
+    for layer in ("flower", "app"):
+        assert found[layer].ok
+        assert "of the older version 0.0.10: this is right if the coordinator has been upgraded" in found[layer].words
+    # of the same version, yet another app: somebody changed it
+    joined_with(own_layers, coordinator, app_sha256="a" * 64, software_version=__version__)
+    assert check(own_layers)["app"].code == "check.app"
+
+
+@pytest.mark.parametrize(
+    ("version", "other", "newer"),
+    [("0.1.1", "0.1.0", True), ("0.1.0", "0.1.0", False), ("0.10", "0.9.3", True), ("0.1.0", "1.0rc1", False)],
+)
+def test_versions_are_compared_by_their_numbers(version: str, other: str, newer: bool) -> None:
+    assert is_newer(version, other) is newer
 
 
 def test_a_graphics_card_that_is_asked_for_and_absent(own_layers: SiteFolder) -> None:

@@ -11,11 +11,13 @@ from FedSegCore import __version__
 from FedSegCore.common.errors import BadInputError, CannotDoHereError
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.flower_version import SUPPORTED, require_flower
+from FedSegCore.federation.invitation import Invitation
 from FedSegCore.federation.site.budget import check_hours, check_room
 from FedSegCore.federation.site.cohort_file import read_cohort_file
 from FedSegCore.federation.site.control import wanted_device
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.journal_entries import Introduced, OrderReceived
+from FedSegCore.federation.software import is_newer
 
 _GIB = 1024**3
 _SHOWN_DIGITS = 12
@@ -41,6 +43,8 @@ def flower_words(folder: SiteFolder) -> str:
     require_flower({})
     invitation = folder.invitation()
     if invitation is not None and invitation.flower != SUPPORTED:
+        if is_newer(__version__, invitation.software_version):
+            return f"Flower {SUPPORTED} is installed. {_older(invitation)}"
         raise CannotDoHereError(
             "check.other-flower",
             f"The federation runs Flower {invitation.flower}, this site {SUPPORTED}.",
@@ -49,8 +53,19 @@ def flower_words(folder: SiteFolder) -> str:
     return f"Flower {SUPPORTED} is installed, with all that is needed of it."
 
 
+def _older(invitation: Invitation) -> str:
+    # coordinator and sites are upgraded together, and an invitation tells of the day on which it was made
+    return (
+        f"The invitation is of the older version {invitation.software_version}: this is right if the coordinator has "
+        "been upgraded, too. To check it, ask for a new invitation."
+    )
+
+
 def app_words(folder: SiteFolder) -> str:
-    """Check that the federation's app is answered here; raises CannotDoHereError ``check.app``."""
+    """Check that the federation's app is answered here; raises CannotDoHereError ``check.app``.
+
+    An invitation of an older version than ours says nothing of what the coordinator runs by now.
+    """
     ours = bundle_digest(thin_bundle())
     invitation = folder.invitation()
     if invitation is None:
@@ -60,6 +75,8 @@ def app_words(folder: SiteFolder) -> str:
         return f"FedSegSlicer {__version__}, app {ours[:_SHOWN_DIGITS]}…, as the invitation says."
     if folder.approves(expected):
         return f"The federation's app {expected[:_SHOWN_DIGITS]}… is another than ours and approved by this site."
+    if is_newer(__version__, invitation.software_version):
+        return f"FedSegSlicer {__version__}, app {ours[:_SHOWN_DIGITS]}…. {_older(invitation)}"
     raise CannotDoHereError(
         "check.app",
         f"The federation runs the app {expected[:_SHOWN_DIGITS]}… of FedSegSlicer {invitation.software_version}; this"
