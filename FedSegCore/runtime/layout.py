@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import hashlib
 import json
+import re
 import shutil
 import sys
 import tomllib
@@ -21,7 +22,9 @@ CURRENT = "current.json"
 
 LOG = "install.log"
 _LOCK = "install.lock"
-_OURS = ("packages-", "core-", "temporary-")
+_NAME = re.compile(r"(packages|core|temporary)-[1-9][0-9]*")
+_MARK = "made-by-fedsegslicer"
+"""Lies in every folder that an installation made: only those are ever deleted."""
 _SHIPPED = ("pyproject.toml", "constraints.txt")
 
 
@@ -96,13 +99,32 @@ def new_folder(folder: Path, kind: str) -> Path:
         except FileExistsError:
             number += 1
         else:
+            (made / _MARK).touch()
             (made / IN_USE).touch()
             return made
 
 
 def folders_of(folder: Path) -> list[Path]:
-    """Return what installations have made in ``folder``."""
-    return [path for path in folder.glob("*-*") if path.name.startswith(_OURS)]
+    """Return what installations have made in ``folder``, and nothing that only has such a name."""
+    named = _names_in_use(folder)
+    return [
+        path
+        for path in folder.glob("*-*")
+        if _NAME.fullmatch(path.name)
+        and path.is_dir()
+        and not path.is_symlink()
+        # Earlier versions made no mark, but the file that says that it is in use.
+        and (path.name in named or (path / _MARK).is_file() or (path / IN_USE).is_file())
+    ]
+
+
+def _names_in_use(folder: Path) -> set[str]:
+    """Return the names of the folders of the runtime in use, whole or not."""
+    try:
+        values = json.loads((folder / CURRENT).read_text(encoding="utf-8"))
+        return {str(values["core"]), str(values["packages"])}
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
 
 
 def is_in_use(folder: Path, patience_s: float = 0.0) -> bool:
@@ -119,15 +141,20 @@ def remove_unused(
     """
     current = None if everything else read_current(folder)
     kept = {current.core, current.packages} if current else set()
+    unused = [path for path in folders_of(folder) if path.name not in kept]
     if everything:
         for name in (CURRENT, f"{CURRENT}.part"):
             (folder / name).unlink(missing_ok=True)
-    unused = [path for path in folders_of(folder) if path.name not in kept]
-    parts = [part for path in unused if path.is_dir() and not is_held(path) for part in [*path.iterdir(), path]]
+    parts = [part for path in unused if not is_held(path) for part in [*_but_marks(path), path]]
     for number, part in enumerate(parts):
         told(number / len(parts))
         shutil.rmtree(part, ignore_errors=True)  # what another program has open stays, too
     return not any(path.exists() for path in unused)
+
+
+def _but_marks(folder: Path) -> list[Path]:
+    """Return what is in ``folder`` but what tells that it is ours: that goes last, so that nothing stays for ever."""
+    return [path for path in folder.iterdir() if path.name not in (_MARK, IN_USE)]
 
 
 @contextmanager

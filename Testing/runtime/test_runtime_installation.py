@@ -230,12 +230,17 @@ def test_damage_is_found_repaired_and_removed(slicer_python, source, wheels, tmp
     told = install(slicer_python, source, wheels, folder, action="look").end()
     assert told["condition"] == "broken"
     (folder / "mine.txt").write_text("not FedSegSlicer's")
+    for name in ("packages-of-wheels", "core-images", "temporary-2024", "core-7"):
+        (folder / name).mkdir()
+        (folder / name / "scan.nrrd").write_text("an image")
     removal = install(slicer_python, source, wheels, folder, action="remove")
     assert removal.end() == {"event": "removed"}
     told = [event["fraction"] for event in removal.events if event.get("stage") == "deleting"]
     assert len(told) > 3
     assert told == sorted(told)
-    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    mine = ["core-7/scan.nrrd", "core-images/scan.nrrd", "mine.txt", "packages-of-wheels/scan.nrrd",
+            "temporary-2024/scan.nrrd"]  # fmt: skip
+    assert sorted(fingerprints(folder)) == mine
 
 
 def test_a_small_disk_is_told_before_anything_is_fetched(slicer_python, source, tmp_path):
