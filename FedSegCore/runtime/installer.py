@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CHECKED = ("torch", "monai", "flwr", "SimpleITK", "safetensors", "FedSegCore.worker.methods")
 """What is imported before a runtime counts as ready."""
 
+NO_GPU = "runtime.no-gpu"
+"""Code of the note that a runtime meant for a graphics card computes on the processor."""
+
 _TAIL = 60
 _PATIENCE_S = 5.0  # for a worker that is just ending
 _TELL = """
@@ -207,8 +210,8 @@ class Installer:
         current = read_current(self.folder)
         if current is None:
             raise InstallError("runtime.damaged", "the runtime is not whole")
-        self._check(self.folder / current.core, self.folder / current.packages)
-        self._tell_ready()
+        told = self._check(self.folder / current.core, self.folder / current.packages)
+        self._tell_ready(self._plan().build, told)
 
     def _install(self) -> None:
         from FedSegCore.runtime import layout
@@ -221,12 +224,12 @@ class Installer:
             if present is None and not plan.fits:
                 raise layout.InstallError("runtime.disk", f"{plan.disk_mb} MB needed, {plan.free_mb} MB free")
             try:
-                self._make(plan, present)
+                told = self._make(plan, present)
             finally:
                 layout.remove_unused(self.folder)
-        self._tell_ready()
+        self._tell_ready(plan.build, told)
 
-    def _make(self, plan: Plan, present: str | None) -> None:
+    def _make(self, plan: Plan, present: str | None) -> dict[str, Any]:
         from FedSegCore.runtime import layout
         from FedSegCore.runtime.fetching import Fetching
 
@@ -248,6 +251,7 @@ class Installer:
             wanted_sha256=layout.wanted_fingerprint(self.source, plan.build, requirements), core=core.name,
             packages=packages.name, python=layout.this_python(), torch=told["torch"], devices=tuple(told["devices"]),
         ))  # fmt: skip
+        return told
 
     def _requirements(self) -> list[str]:
         from FedSegCore.runtime.layout import requirements_of
@@ -288,7 +292,8 @@ class Installer:
             raise InstallError("runtime.check-failed", last[-1] if last else "")
         return told
 
-    def _tell_ready(self) -> None:
+    def _tell_ready(self, build: str, told: dict[str, Any]) -> None:
+        """Tell what is in use now, and whether PyTorch cannot use a graphics card that it was meant for."""
         from dataclasses import asdict
 
         from FedSegCore.runtime.layout import InstallError, read_current
@@ -297,7 +302,10 @@ class Installer:
         if current is None:
             raise InstallError("runtime.damaged", "the runtime is not whole")
         self.reporter.stage("checking", 1.0)
-        self.reporter.event("ready", present=asdict(current))
+        note = NO_GPU if build == "cuda" and told["torch"] and told["devices"] == ["cpu"] else ""
+        if note:
+            self.reporter.line(f"PyTorch {told['torch']} cannot use this computer's graphics card with its driver.")
+        self.reporter.event("ready", present=asdict(current), **({"note": note} if note else {}))
 
 
 def attend(children: Children) -> None:

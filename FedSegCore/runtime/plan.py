@@ -15,7 +15,9 @@ from FedSegCore.runtime.pieces import driver_cuda
 SIZES = {"cpu": (430, 1800), "cuda": (3500, 7500)}
 
 # The CUDA builds that PyTorch is offered in, newest first, each with the CUDA version a driver must support.
-CUDA_BUILDS = (("cu132", (13, 2)), ("cu130", (13, 0)), ("cu126", (12, 6)))
+# What was built with CUDA 12.6 runs with every driver for CUDA 12 (from 525.60.13 on Linux, 528.33 on Windows on), by
+# NVIDIA's minor version compatibility, and with none for CUDA 11.
+CUDA_BUILDS = (("cu132", (13, 2)), ("cu130", (13, 0)), ("cu126", (12, 0)))
 
 _UNPACKED = 3.0  # wheels are zip files
 _ROOM = 1.1  # beside wheels and what is unpacked from them
@@ -27,7 +29,7 @@ class Plan:
 
     Attributes:
         build: ``cpu`` or ``cuda``.
-        variants: CUDA builds to try in this order (``("cpu",)`` for the processor's; empty: the standard one).
+        variants: builds to try in this order (``("cpu",)`` for the processor's; empty: the standard one).
         download_mb: to fetch; 0 from a folder of wheels.
         disk_mb: needed on the disk while installing.
         free_mb: free there now.
@@ -46,17 +48,23 @@ class Plan:
 
 
 def build_for_this_computer() -> str:
-    """Return ``cuda`` where an NVIDIA driver answers, else ``cpu``; nothing here computes on Apple graphics yet."""
-    return "cuda" if driver_cuda() is not None else "cpu"
+    """Return ``cuda`` where an NVIDIA driver is new enough, else ``cpu``; nothing computes on Apple graphics yet."""
+    return "cuda" if _builds_for_driver() else "cpu"
 
 
 def variants_of(build: str) -> tuple[str, ...]:
     """Return the builds of PyTorch to try before the standard one."""
     if build == "cuda":
-        newest = driver_cuda() or (0, 0)
-        return tuple(name for name, needed in CUDA_BUILDS if needed <= newest)
+        # Without a driver that says what it can, the build that asks for the oldest.
+        return _builds_for_driver() or (CUDA_BUILDS[-1][0],)
     # Elsewhere the standard build has no CUDA in it.
     return ("cpu",) if build == "cpu" and sys.platform == "linux" else ()
+
+
+def _builds_for_driver() -> tuple[str, ...]:
+    """Return the CUDA builds that this computer's NVIDIA driver can run, newest first."""
+    newest = driver_cuda() or (0, 0)
+    return tuple(name for name, needed in CUDA_BUILDS if needed <= newest)
 
 
 def make_plan(folder: Path, build: str, wheels: Path | None) -> Plan:

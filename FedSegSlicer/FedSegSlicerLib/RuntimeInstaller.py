@@ -225,7 +225,8 @@ class RuntimeInstaller:
         self._end(self._condition)
 
     def _onReady(self, event: dict[str, Any]) -> None:
-        self.present, self._condition, self.problem = event["present"], RuntimeState.READY, None
+        self.present, self._condition = event["present"], RuntimeState.READY
+        self.problem = problemOf(event["note"]) if event.get("note") else None
         self._end(RuntimeState.READY)
         self.ready.emit()
 

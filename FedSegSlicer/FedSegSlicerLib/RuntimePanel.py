@@ -251,7 +251,8 @@ class RuntimePanel:
                 f"<br><small>{html.escape(problem.code)}</small>"
             )
         ui.runtimeLogButton.setVisible(bool(installer.lines) or problem is not None)
-        ui.runtimeCloseButton.setVisible(self._isOpen and not state.isBusy)
+        isNoted = state is RuntimeState.READY and problem is not None
+        ui.runtimeCloseButton.setVisible((self._isOpen or isNoted) and not state.isBusy)
         self._updateInstallButton()
         self._updateSettings()
         ui.runtimeInfoLabel.text = presentWords(installer.present)

@@ -51,6 +51,15 @@ def _ofThisComputer() -> list[UserError]:
     ]
 
 
+def _ofThisGraphicsCard() -> UserError:
+    return UserError(
+        "runtime.no-gpu",
+        _("The runtime is ready, but computes on the processor: PyTorch cannot use the NVIDIA graphics card."),
+        _("Update the card's driver (CUDA 12 or later); let your IT allow PyTorch's own package server; then repair "
+          "the runtime under Settings. Until then all works, only more slowly."),
+    )  # fmt: skip
+
+
 def _ofTheNetwork() -> list[UserError]:
     return [
         UserError(
@@ -106,6 +115,7 @@ def _ofPackages() -> list[UserError]:
 
 def _ofTheRuntime() -> list[UserError]:
     return [
+        _ofThisGraphicsCard(),
         UserError(
             "runtime.check-failed",
             _("The packages were installed but cannot be used on this computer; nothing was changed."),

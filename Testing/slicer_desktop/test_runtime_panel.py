@@ -168,6 +168,30 @@ def test_cancelled_and_failed_installations_say_so(open_without, tmp_path, wheel
     assert "not enough room" in ui.runtimeInstallButton.toolTip
 
 
+def test_a_graphics_card_that_is_not_used_is_told_until_it_is_put_away(open_without, wheels):
+    panel = open_without()
+    ui, installer = panel.ui, panel.runtime.installer
+    source = '__version__ = "2.13.0+cu130"\nclass cuda:\n    is_available = staticmethod(lambda: False)\n'
+    with zipfile.ZipFile(wheels / "torch-2.13.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("torch/__init__.py", source)
+        info = "torch-2.13.0.dist-info"
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    installer.extraOrder = {"requirements": ["torch"], "imports": ["torch"]}
+    ui.runtimeBuildComboBox.currentIndex = 2
+    settle(panel)
+    ui.runtimeInstallButton.click()
+    settle(panel)
+    assert installer.state is RuntimeState.READY
+    assert ui.runtimeFrame.isVisible()
+    assert "runtime.no-gpu" in ui.runtimeMessageLabel.text
+    assert "Update the card" in ui.runtimeMessageLabel.text
+    ui.runtimeCloseButton.click()
+    settle(panel)
+    assert not ui.runtimeFrame.isVisible()
+
+
 def install_older(panel, tmp_path):
     """Install a runtime and let it be of version 0.0.9."""
     panel.ui.runtimeInstallButton.click()
