@@ -28,7 +28,7 @@ from pathlib import Path
 from FedSegCore.runtime.pieces import has_nvidia_gpu, pinned, without_foreign
 
 ROOT = Path(__file__).resolve().parent
-RUNTIME = Path(os.environ.get("FEDSEG_RUNTIME", ROOT / ".runtime"))
+RUNTIME = Path(os.environ.get("FEDSEG_RUNTIME") or ROOT / ".runtime").resolve()
 NEEDED_PYTHON = (3, 11)
 NEWEST_PYTHON = (3, 13)
 DISK_NEEDED_GB = 4.0
@@ -148,8 +148,44 @@ def wanted_state(kind: str) -> str:
     return hashlib.sha256(b"\0".join([*parts, str(ROOT).encode(), ",".join(EXTRAS[kind]).encode()])).hexdigest()
 
 
+def refuse_foreign_folder() -> None:
+    """Refuse a folder that holds something else, since making the environment may delete what is there."""
+    if (RUNTIME / "current.json").exists():
+        raise BootstrapError(
+            f"{RUNTIME} holds a runtime that 3D Slicer's module installed, which is not changed from here. "
+            "Set FEDSEG_RUNTIME to another folder, or not at all."
+        )
+    is_ours = (RUNTIME / "pyvenv.cfg").is_file()
+    if RUNTIME.exists() and not is_ours and not (RUNTIME.is_dir() and not any(RUNTIME.iterdir())):
+        raise BootstrapError(
+            f"{RUNTIME} is there already and is no Python environment; nothing was changed. "
+            "Set FEDSEG_RUNTIME to a new or empty folder (a new one inside it, for example), or not at all."
+        )
+
+
+def runs(*arguments: str) -> bool:
+    """Return whether the runtime's Python is there and does this without an error."""
+    command = [str(runtime_python()), *arguments]
+    return runtime_python().exists() and not subprocess.run(command, capture_output=True).returncode
+
+
+def make_environment(log: Path) -> None:
+    """Make the virtual environment, or give one that has no pip its pip."""
+    if runs("-m", "pip", "--version"):
+        return
+    if runs("-c", ""):
+        command = [str(runtime_python()), "-m", "ensurepip"]
+    else:  # only an environment whose Python is gone is made anew
+        command = [suitable_python(), "-m", "venv", "--clear", str(RUNTIME)]
+    if run_with_ticker("Making the environment", command, log):
+        raise BootstrapError(
+            "Python could not make a virtual environment. On Debian and Ubuntu: sudo apt-get install python3-venv"
+        )
+
+
 def make_runtime(kind: str) -> None:
     """Make or complete the runtime; quick when it is already as wanted."""
+    refuse_foreign_folder()
     state = RUNTIME / f"installed-{kind}"
     if state.is_file() and state.read_text() == wanted_state(kind) and runtime_python().exists():
         return
@@ -161,15 +197,7 @@ def make_runtime(kind: str) -> None:
     say(f"Making FedSegSlicer's runtime in {RUNTIME} (once; about 2 GB, a few minutes)")
     RUNTIME.mkdir(parents=True, exist_ok=True)
     log = RUNTIME.with_name(f"{RUNTIME.name}-install.log")
-    if not runtime_python().exists() or subprocess.run([runtime_python(), "-m", "pip", "--version"],
-                                                       capture_output=True).returncode:  # fmt: skip
-        made = run_with_ticker(
-            "Making the environment", [suitable_python(), "-m", "venv", "--clear", str(RUNTIME)], log
-        )
-        if made:
-            raise BootstrapError(
-                "Python could not make a virtual environment. On Debian and Ubuntu: sudo apt-get install python3-venv"
-            )
+    make_environment(log)
     pip = [str(runtime_python()), "-m", "pip"]
     must_run("Updating pip", [*pip, "install", "-c", "constraints.txt", "pip"], log)
     install_torch(pip, log)
