@@ -7,7 +7,8 @@
     python3 bootstrap.py install            only make the runtime
 
 The runtime is a virtual environment in the folder ``.runtime`` beside this file (another with FEDSEG_RUNTIME).
-Nothing is installed anywhere else; delete the folder to remove it. Standard library only: this file has to run
+Nothing is installed anywhere else (pip keeps what it fetched in its usual cache, unless PIP_NO_CACHE_DIR is 1); delete
+the folder to remove it. Standard library only: this file has to run
 before anything is installed.
 """
 
@@ -23,16 +24,22 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from FedSegCore.runtime.pieces import has_nvidia_gpu, pinned, without_foreign
+from FedSegCore.runtime.pieces import pinned, pip_environment, without_foreign
+from FedSegCore.runtime.plan import Plan, index_of, make_plan
 
 ROOT = Path(__file__).resolve().parent
 RUNTIME = Path(os.environ.get("FEDSEG_RUNTIME") or ROOT / ".runtime").resolve()
 NEEDED_PYTHON = (3, 11)
 NEWEST_PYTHON = (3, 13)
-DISK_NEEDED_GB = 4.0
 EXTRAS = {"run": (), "test": ("test", "slicer")}
+# What these need on the disk beside what the plan says, in megabytes (measured, with their wheels).
+EXTRAS_MB = {"run": 0, "test": 1700}
+NETWORK_REMEDY = (
+    "Behind a proxy, set HTTPS_PROXY; behind a TLS-inspecting firewall, set PIP_CERT to your organisation's CA file."
+)
 # What slicer-core's pictures and off-screen Qt need on Linux, by Debian/Ubuntu package.
 LINUX_LIBRARIES = {
     "GL": "libgl1", "EGL": "libegl1", "Xrender": "libxrender1", "xkbcommon": "libxkbcommon0", "dbus-1": "libdbus-1-3",
@@ -72,7 +79,14 @@ def child_environment() -> dict[str, str]:
     """Return the environment for children: the runtime's scripts first, no foreign Python settings."""
     environment = without_foreign(os.environ)
     environment["PATH"] = os.pathsep.join([str(runtime_python().parent), environment.get("PATH", "")])
-    environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    return environment
+
+
+def installing_environment() -> dict[str, str]:
+    """Return the environment for what installs: the CA file that pip was told of counts whatever else names one."""
+    environment = pip_environment(child_environment())
+    if environment.get("PIP_CERT"):
+        environment.update(dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), environment["PIP_CERT"]))
     return environment
 
 
@@ -91,7 +105,8 @@ def run_with_ticker(step: str, command: list[str], log: Path) -> int:
     ticker.start()
     try:
         with log.open("ab") as file:
-            status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=child_environment())
+            environment = installing_environment()
+            status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=environment)
     finally:
         done.set()
         ticker.join()
@@ -104,10 +119,7 @@ def must_run(step: str, command: list[str], log: Path) -> None:
     """Run a step that the rest depends on; raise BootstrapError with the end of the log if it fails."""
     if run_with_ticker(step, command, log):
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
-        raise BootstrapError(
-            f"{step} failed:\n\n{tail}\n\nThe whole log is {log}. Behind a proxy, set HTTPS_PROXY; behind a "
-            "TLS-inspecting firewall, set PIP_CERT to your organisation's CA file. Then start again."
-        )
+        raise BootstrapError(f"{step} failed:\n\n{tail}\n\nThe whole log is {log}. {NETWORK_REMEDY} Then start again.")
 
 
 def torch_is_small(pip: list[str]) -> bool:
@@ -123,23 +135,34 @@ def torch_is_small(pip: list[str]) -> bool:
         "-",
         pinned(ROOT, "torch"),
     ]
-    answer = subprocess.run(query, capture_output=True, text=True, env=child_environment())
+    answer = subprocess.run(query, capture_output=True, text=True, env=installing_environment())
     if answer.returncode:
         return False
     chosen = json.loads(answer.stdout)["install"][0]["metadata"]["version"]
     return chosen.endswith("+cpu")
 
 
-def install_torch(pip: list[str], log: Path) -> None:
-    """Install torch: the CPU build where there is no GPU, so that nobody downloads gigabytes of CUDA for nothing."""
-    if sys.platform != "linux" or has_nvidia_gpu() or torch_is_small(pip):
-        must_run("Installing PyTorch", [*pip, "install", "-c", "constraints.txt", "torch"], log)
+def install_torch(plan: Plan, pip: list[str], log: Path) -> None:
+    """Install PyTorch in the build that ``plan`` names, which is that of the Slicer module's installer."""
+    standard = [*pip, "install", "-c", "constraints.txt", "torch"]
+    if not plan.variants or (plan.build == "cpu" and torch_is_small(pip)):
+        must_run("Installing PyTorch", standard, log)
         return
     must_run("Installing uv", [*pip, "install", "-c", "constraints.txt", "uv"], log)
-    uv = [str(runtime_python()), "-m", "uv", "pip", "install", "--python", str(runtime_python())]
-    if run_with_ticker("Installing PyTorch (CPU build)", [*uv, "--torch-backend", "cpu", pinned(ROOT, "torch")], log):
-        say("  The CPU build cannot be reached from here; taking the standard build (about 5 GB with CUDA).")
-        must_run("Installing PyTorch", [*pip, "install", "-c", "constraints.txt", "torch"], log)
+    for variant in plan.variants:
+        index = index_of(runtime_python().with_name("uv.exe" if os.name == "nt" else "uv"), variant)
+        # Only torch comes from there: with two indexes, either could offer a package of any name.
+        there = ["--no-deps", "--retries", "1", "--index-url", str(index), f"{pinned(ROOT, 'torch')}+{variant}"]
+        if index and not run_with_ticker(f"Installing PyTorch ({variant})", [*pip, "install", *there], log):
+            return
+    if plan.build == "cpu":
+        raise BootstrapError(
+            "PyTorch's build for the processor cannot be had from PyTorch's own package server; the one that others "
+            f"offer is several times as large, with CUDA, and was not taken. {log} says why. {NETWORK_REMEDY} Or set "
+            f"PIP_FIND_LINKS to a folder that has the wheel of {pinned(ROOT, 'torch')}+cpu. Then start again."
+        )
+    say("  PyTorch's own package server cannot be used from here; taking the standard build.")
+    must_run("Installing PyTorch", standard, log)
 
 
 def wanted_state(kind: str) -> str:
@@ -166,7 +189,9 @@ def refuse_foreign_folder() -> None:
 def runs(*arguments: str) -> bool:
     """Return whether the runtime's Python is there and does this without an error."""
     command = [str(runtime_python()), *arguments]
-    return runtime_python().exists() and not subprocess.run(command, capture_output=True).returncode
+    if not runtime_python().exists():
+        return False
+    return subprocess.run(command, capture_output=True, env=child_environment()).returncode == 0
 
 
 def make_environment(log: Path) -> None:
@@ -183,27 +208,40 @@ def make_environment(log: Path) -> None:
         )
 
 
+def checked_plan(kind: str) -> Plan:
+    """Return which build of PyTorch this computer gets and what all takes, if there is room for it."""
+    try:
+        plan = make_plan(RUNTIME, "auto", None)
+    except FileNotFoundError as error:
+        raise BootstrapError(f"{RUNTIME.anchor} is not there. Set FEDSEG_RUNTIME to another folder.") from error
+    plan = replace(plan, disk_mb=plan.disk_mb + EXTRAS_MB[kind])
+    if not plan.fits:
+        raise BootstrapError(
+            f"{plan.disk_mb / 1000:.1f} GB of disk space are needed for {RUNTIME}; {plan.free_mb / 1000:.1f} are free."
+        )
+    return plan
+
+
 def make_runtime(kind: str) -> None:
     """Make or complete the runtime; quick when it is already as wanted."""
     refuse_foreign_folder()
     state = RUNTIME / f"installed-{kind}"
     if state.is_file() and state.read_text() == wanted_state(kind) and runtime_python().exists():
         return
-    free = shutil.disk_usage(RUNTIME.parent).free / 1e9
-    if free < DISK_NEEDED_GB:
-        raise BootstrapError(
-            f"{DISK_NEEDED_GB:.0f} GB of disk space are needed in {RUNTIME.parent}; {free:.1f} are free."
-        )
-    say(f"Making FedSegSlicer's runtime in {RUNTIME} (once; about 2 GB, a few minutes)")
+    plan = checked_plan(kind)
+    say(f"Making FedSegSlicer's runtime in {RUNTIME} (once, a few minutes; takes up to {plan.disk_mb / 1000:.1f} GB)")
     RUNTIME.mkdir(parents=True, exist_ok=True)
     log = RUNTIME.with_name(f"{RUNTIME.name}-install.log")
     make_environment(log)
     pip = [str(runtime_python()), "-m", "pip"]
     must_run("Updating pip", [*pip, "install", "-c", "constraints.txt", "pip"], log)
-    install_torch(pip, log)
+    install_torch(plan, pip, log)
     target = f"{ROOT}[{','.join(EXTRAS[kind])}]" if EXTRAS[kind] else str(ROOT)
     must_run("Installing FedSegSlicer", [*pip, "install", "-c", "constraints.txt", "--editable", target], log)
     must_run("Checking", [str(runtime_python()), "-c", "import torch, monai, flwr, SimpleITK, FedSegCore"], log)
+    if plan.build == "cuda" and not runs("-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"):
+        say("PyTorch cannot use the NVIDIA graphics card and computes on the processor. Update the card's driver (CUDA "
+            f"12 or later); to install anew, delete {RUNTIME} and start again.")  # fmt: skip
     state.write_text(wanted_state(kind))
 
 

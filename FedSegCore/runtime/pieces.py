@@ -47,19 +47,13 @@ def driver_cuda() -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def has_nvidia_gpu() -> bool:
-    """Return whether an NVIDIA driver answers."""
-    return _ask_driver("-L") is not None
-
-
-def _ask_driver(*arguments: str) -> str | None:
+def _ask_driver() -> str | None:
     """Return what ``nvidia-smi`` says; None where there is none, or no answer in time."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
-    words = [tool, *arguments]
     try:
-        answer = subprocess.run(words, capture_output=True, text=True, timeout=_QUICK_SECONDS, creationflags=NO_WINDOW)
+        answer = subprocess.run([tool], capture_output=True, text=True, timeout=_QUICK_SECONDS, creationflags=NO_WINDOW)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout if answer.returncode == 0 else None

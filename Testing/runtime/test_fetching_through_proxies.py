@@ -4,7 +4,9 @@ import http
 import os
 import ssl
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from test_runtime_installation import install, make_wheel, slicer_python, source  # noqa: F401
@@ -22,21 +24,17 @@ def authority(tmp_path):
     return made
 
 
-@pytest.fixture
-def package_server(authority, tmp_path):
-    """Yield the port of a package index behind TLS that has one small package."""
-    served = tmp_path / "served"
-    served.mkdir()
-    wheel = make_wheel(served, "tinyone", "value = 42\n")
+@contextmanager
+def serving(authority, folder, pages):
+    """Serve ``pages`` (bytes by path) behind TLS; yield the port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority.server(tmp_path, HOST, "127.0.0.1"))
-    pages = {"/simple/tinyone/": ("text/html", f'<a href="/{wheel.name}">{wheel.name}</a>'.encode()),
-             f"/{wheel.name}": ("application/octet-stream", wheel.read_bytes())}  # fmt: skip
+    context.load_cert_chain(authority.server(folder, HOST, "127.0.0.1"))
 
     def serve(connection):
         with context.wrap_socket(connection, server_side=True) as channel:
             path = read_request(channel).split()[1].decode()
-            kind, body = pages.get(path, ("text/plain", b""))
+            body = pages.get(path, b"")
+            kind = "text/html" if path.endswith("/") else "application/octet-stream"
             status = http.HTTPStatus.OK if body else http.HTTPStatus.NOT_FOUND
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}"
             channel.sendall(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
@@ -45,14 +43,34 @@ def package_server(authority, tmp_path):
         yield port
 
 
+def index_pages(index, wheel):
+    """Return the pages of a package index below ``index`` that has one wheel."""
+    name, file = wheel.name.partition("-")[0], quote(wheel.name)
+    return {f"{index}/{name}/": f'<a href="/{file}">{wheel.name}</a>'.encode(), f"/{file}": wheel.read_bytes()}
+
+
 @pytest.fixture
-def fetch(slicer_python, source, tmp_path, monkeypatch):  # noqa: F811
-    """Return what installs the small package from an index, with nothing of this computer's own settings."""
+def package_server(authority, tmp_path):
+    """Yield the port of a package index behind TLS that has one small package."""
+    served = tmp_path / "served"
+    served.mkdir()
+    with serving(authority, tmp_path, index_pages("/simple", make_wheel(served, "tinyone", "value = 42\n"))) as port:
+        yield port
+
+
+@pytest.fixture
+def pip_alone(monkeypatch):
+    """Let nothing of this computer's own settings reach pip."""
     for name in os.environ:
         if name.upper().startswith("PIP_") or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
     for name, value in {"PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "1", "PIP_TIMEOUT": "10"}.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def fetch(slicer_python, source, tmp_path, pip_alone, monkeypatch):  # noqa: F811
+    """Return what installs the small package from an index, with nothing of this computer's own settings."""
 
     def fetch_(index, **order):
         monkeypatch.setenv("PIP_INDEX_URL", index)
