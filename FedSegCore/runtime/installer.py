@@ -168,7 +168,10 @@ class Installer:
 
         if self.wheels is not None and not any(self.wheels.glob("*.whl")):
             raise InstallError("runtime.no-wheels", "no .whl files in the folder")
-        return make_plan(self.folder, self.order.build, self.wheels)
+        try:
+            return make_plan(self.folder, self.order.build, self.wheels)
+        except FileNotFoundError as error:
+            raise InstallError("runtime.no-drive", str(error)) from error
 
     def _look(self) -> None:
         """Tell what is there and what an installation would do."""

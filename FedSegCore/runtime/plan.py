@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import sys
@@ -68,7 +69,11 @@ def _builds_for_driver() -> tuple[str, ...]:
 
 
 def make_plan(folder: Path, build: str, wheels: Path | None) -> Plan:
-    """Return what installing into ``folder`` would do (``build``: ``auto`` or a name)."""
+    """Return what installing into ``folder`` would do (``build``: ``auto`` or a name).
+
+    Raises:
+        FileNotFoundError: the drive that ``folder`` is on is not there.
+    """
     chosen = build if build != "auto" else build_for_this_computer()
     download, installed = SIZES[chosen]
     if wheels is not None:
@@ -84,8 +89,15 @@ def make_plan(folder: Path, build: str, wheels: Path | None) -> Plan:
 
 
 def existing_part(folder: Path) -> Path:
-    """Return ``folder``, or the first of its parents that exists."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    """Return ``folder``, or the first of its parents that exists.
+
+    Raises:
+        FileNotFoundError: not even its drive is there.
+    """
+    for path in (folder, *folder.absolute().parents):
+        if path.is_dir():
+            return path
+    raise FileNotFoundError(errno.ENOENT, "no such drive", folder.anchor)
 
 
 def index_of(tool: Path, variant: str) -> str | None:

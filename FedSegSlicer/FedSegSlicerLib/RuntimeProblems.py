@@ -24,6 +24,11 @@ def _ofThisComputer() -> list[UserError]:
             _("Make room, or choose a folder on another disk under Options, and try again."),
         ),
         UserError(
+            "runtime.no-drive",
+            _("The drive that the runtime's folder is on is not there."),
+            _("Connect it, or choose another folder under Options."),
+        ),
+        UserError(
             "runtime.permission",
             _("You may not write into the runtime's folder, or a program keeps its files open."),
             _("Choose a folder of your own under Options, or ask your IT whether a virus scanner blocks it."),
