@@ -42,14 +42,19 @@ class Tiling:
     device: torch.device
     tiles_at_once: int
 
-    def easier(self) -> "Tiling | None":
-        """Return what needs less device memory: fewer tiles at once, then smaller tiles, then the processor."""
+    def easier(self, trained: tuple[int, int, int], *, smaller: bool) -> "Tiling | None":
+        """Return what needs less device memory: one tile at once, then smaller tiles, then the processor; else None.
+
+        Args:
+            trained: (k, j, i) voxels of the tiles that the network was trained on, with which the processor begins.
+            smaller: tiles may be smaller than those.
+        """
         if self.tiles_at_once > 1:
             return replace(self, tiles_at_once=1)
         halved = tuple(max(_SMALLEST_TILE, n // 2 // 16 * 16) if n > _SMALLEST_TILE else n for n in self.patch_size)
-        if halved != self.patch_size:
+        if smaller and halved != self.patch_size:
             return replace(self, patch_size=(halved[0], halved[1], halved[2]))
-        return replace(self, device=torch.device("cpu")) if self.device.type != "cpu" else None
+        return replace(self, patch_size=trained, device=torch.device("cpu")) if self.device.type != "cpu" else None
 
 
 @dataclass
@@ -60,7 +65,8 @@ class Predictor:
         network: in any mode and on any device; left in evaluation mode, and where ``tiling`` last was.
         config: its configuration.
         tiling: first tried; replaced by an easier one when memory runs out, which ``notes`` tells in words.
-        standardise: bring every tile to zero mean and unit variance first, as in training.
+        standardise: bring every tile to zero mean and unit variance first, as in training. A smaller tile, with other
+            contents to go by, would be another image to the network; so where memory is short it stays as large.
         overlap: share of a tile that overlaps the next.
         values: contract values the network was taught; others, on which no site's loss ever said anything, are never
             given. None: all.
@@ -74,6 +80,9 @@ class Predictor:
     overlap: float = OVERLAP
     values: Sequence[int] | None = None
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._trained = self.tiling.patch_size
 
     def labels(
         self, image: npt.NDArray[np.floating], progress: Progress, counter: CertaintyCounter | None = None
@@ -138,7 +147,7 @@ class Predictor:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                easier = self.tiling.easier()
+                easier = self.tiling.easier(self._trained, smaller=not self.standardise)
                 if easier is None:
                     raise _too_little_memory() from error
             self._go_on_with(easier)

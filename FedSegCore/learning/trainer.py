@@ -138,12 +138,14 @@ class LocalTrainer:
             standardise=task.preprocessing.standardise,
         )
         scores: list[CaseScore] = []
-        for number, case in enumerate(cases):
-            part = told.part(number / len(cases), (number + 1) / len(cases))
-            predicted = predictor.labels(case.image, part)
-            keep_single_pieces(predicted, task.contract)
-            scores += case_scores(predicted, case.labels, case.grid, task.contract, case.annotated, case.case_id)
-        self._network.to(self.device)
+        try:
+            for number, case in enumerate(cases):
+                part = told.part(number / len(cases), (number + 1) / len(cases))
+                predicted = predictor.labels(case.image, part)
+                keep_single_pieces(predicted, task.contract)
+                scores += case_scores(predicted, case.labels, case.grid, task.contract, case.annotated, case.case_id)
+        finally:
+            self._network.to(self.device)  # short of memory, the predictor may have left it on the processor
         return tuple(scores)
 
 

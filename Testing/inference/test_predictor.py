@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.inferers.utils import sliding_window_inference
 
 from FedSegCore.common.errors import CancelledError, CannotDoHereError, UsageError
 from FedSegCore.common.progress import Progress
@@ -125,9 +126,39 @@ def test_short_memory_means_fewer_tiles_then_smaller_ones_and_says_so():
     assert [note.split(";")[0] for note in predictor.notes] == ["Memory is short", "Memory is short"]
 
 
+@pytest.mark.parametrize("standardise", [True, False])
+def test_short_memory_on_a_card_changes_no_result(standardise, monkeypatch):
+    # Standardised by itself, a smaller tile of this ramp would be another image, with other labels.
+    image = np.linspace(0, 1, 64**3, dtype=np.float32).reshape(1, 64, 64, 64) ** 2
+    config = NetworkConfig(dimensions=3, out_channels=2)
+
+    def with_a_full_card(*args, sw_device, **options):
+        if sw_device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return sliding_window_inference(*args, sw_device=sw_device, **options)
+
+    monkeypatch.setattr(predictor_module, "sliding_window_inference", with_a_full_card)
+    alone, short = (
+        Predictor(PointByPoint(), config, Tiling((64, 64, 64), device, 2), standardise)
+        for device in (CPU, torch.device("cuda"))
+    )
+    np.testing.assert_array_equal(short.labels(image, Progress()), alone.labels(image, Progress()))
+    assert short.tiling == Tiling((64, 64, 64), CPU, 1)
+    assert "the processor is used" in short.notes[-1]
+    assert ("smaller tiles" in " ".join(short.notes)) is not standardise
+
+
+def test_where_tiles_are_standardised_the_processor_takes_no_smaller_ones_either():
+    predictor = Predictor(
+        PointByPoint(most=32**3), NetworkConfig(dimensions=3, out_channels=2), Tiling((64, 64, 64), CPU, 2)
+    )
+    with pytest.raises(CannotDoHereError, match=r"device\.memory"):
+        predictor.labels(an_image(64, 64, 64), Progress())
+
+
 def test_after_all_else_the_processor_is_used_and_then_it_is_said_that_nothing_helps():
     cuda = Tiling((16, 32, 32), torch.device("cuda"), 1)
-    assert cuda.easier() == Tiling((16, 32, 32), CPU, 1)
+    assert cuda.easier((64, 64, 64), smaller=True) == Tiling((64, 64, 64), CPU, 1)
     with pytest.raises(CannotDoHereError, match=r"device\.memory"):
         a_predictor(3, (32, 32, 32), PointByPoint(most=10)).labels(an_image(32, 32, 32), Progress())
 
