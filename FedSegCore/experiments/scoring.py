@@ -64,7 +64,7 @@ class Tester:
             network = build_network(network_config)
         load_weights(network, weights)
         predictor = make_predictor(
-            network.to(self.device).eval(),
+            network,
             network_config,
             config.training_of(self.group).patch_size,
             self.device,

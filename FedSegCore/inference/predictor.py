@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from FedSegCore.common.errors import CannotDoHereError
 from FedSegCore.common.progress import Progress
 from FedSegCore.inference.certainty import CertaintyCounter
+from FedSegCore.inference.devices import is_out_of_memory
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.volumes.preparation import standardise as standardise_batch
 
@@ -234,11 +235,6 @@ def tile_count(shape: Sequence[int], patch: Sequence[int], overlap: float) -> in
         step = max(1, int(side * (1 - overlap)))
         count *= 1 + max(0, math.ceil((size - side) / step))
     return count
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether torch or Python ran out of memory, on whatever device."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _too_little_memory() -> CannotDoHereError:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.progress import Progress
 from FedSegCore.inference.certainty import Certainty, CertaintyCounter
-from FedSegCore.inference.devices import choose_device
+from FedSegCore.inference.devices import card_note, choose_device
 from FedSegCore.inference.predictor import Predictor, make_predictor
 from FedSegCore.inference.restoring import most_probable
 from FedSegCore.inference.single_pieces import LeftOut, keep_single_pieces
@@ -39,7 +39,7 @@ class Segmentation:
         seconds: wall time from the volume to its labels.
         certainty: label name → how sure the network is of all it found of it; labels that were not found are absent.
         left_out: what lay apart from structures that are one piece and was left out.
-        notes: what had to be done differently (memory), in words.
+        notes: what had to be done differently (memory, device), in words.
         unlike_training: the image looks unlike those the release was trained on; False where its card does not tell.
     """
 
@@ -71,6 +71,7 @@ class Segmenter:
 
     def __init__(self, device: str | torch.device = "auto") -> None:
         self.device = choose_device(device) if isinstance(device, str) else device
+        self._note = card_note(device, self.device) if isinstance(device, str) else None
         self._kept: tuple[tuple[str, str], torch.nn.Module] | None = None
 
     def segment(
@@ -114,7 +115,7 @@ class Segmenter:
             seconds=time.perf_counter() - started,
             certainty=found.certainty,
             left_out=found.left_out,
-            notes=tuple(predictor.notes),
+            notes=(*filter(None, [self._note]), *predictor.notes),
             unlike_training=_is_unlike_training(prepared, release, chosen),
         )
 
@@ -125,7 +126,7 @@ class Segmenter:
             with torch.random.fork_rng(devices=[]):
                 network = build_network(release.card.network)
             load_weights(network, release.weights())
-            self._kept = (key, network.to(self.device).eval())
+            self._kept = (key, network.eval())  # the predictor moves it, and knows what to do where it does not fit
         return self._kept[1]
 
 

@@ -15,7 +15,7 @@ from FedSegCore.augmentation.ipa import consistency_loss
 from FedSegCore.augmentation.pipeline import Augmentation
 from FedSegCore.common.errors import BadInputError, CannotDoHereError
 from FedSegCore.common.progress import Progress
-from FedSegCore.inference.predictor import is_out_of_memory
+from FedSegCore.inference.devices import is_out_of_memory
 from FedSegCore.learning.cohort import Cohort
 from FedSegCore.learning.fedgs import LesionSizes, UpdateAccumulator, small_lesion_tickets
 from FedSegCore.learning.losses import build_loss

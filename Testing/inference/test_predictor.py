@@ -8,7 +8,7 @@ from monai.inferers.utils import sliding_window_inference
 from FedSegCore.common.errors import CancelledError, CannotDoHereError, UsageError
 from FedSegCore.common.progress import Progress
 from FedSegCore.inference import predictor as predictor_module
-from FedSegCore.inference.devices import choose_device, describe_device
+from FedSegCore.inference.devices import card_fails, card_note, choose_device, describe_device, is_out_of_memory
 from FedSegCore.inference.predictor import Predictor, Tiling, make_predictor, tile_count
 from FedSegCore.networks.config import NetworkConfig
 
@@ -181,3 +181,41 @@ def test_devices_are_chosen_or_refused_in_words():
     if not torch.cuda.is_available():
         with pytest.raises(CannotDoHereError, match=r"device\.unavailable"):
             choose_device("cuda")
+
+
+def test_a_card_that_torch_sees_but_cannot_use_is_left_for_the_processor(monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("the graphics card here works")
+    card_fails.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # and this build of torch has no code for it
+    assert choose_device("auto") == CPU
+    assert "graphics card does not work" in card_note("auto", CPU)
+    assert card_note("cpu", CPU) is None
+    with pytest.raises(CannotDoHereError, match=r"device\.unavailable"):
+        choose_device("cuda")
+    card_fails.cache_clear()
+
+
+def raised_from(cause: Exception) -> RuntimeError:
+    error = RuntimeError("patch size (32, 32), mode=gaussian")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (raised_from(torch.OutOfMemoryError("CUDA out of memory")), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: no kernel image is available for execution on the device"), False),
+        (raised_from(ValueError("mode")), False),
+    ],
+)
+def test_lack_of_memory_is_known_by_all_its_names(error, short):
+    assert is_out_of_memory(error) is short

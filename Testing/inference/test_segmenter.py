@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from FedSegCore.common.errors import BadInputError, CancelledError
 from FedSegCore.common.progress import Progress
 from FedSegCore.inference import segmenter as segmenter_module
+from FedSegCore.inference.devices import card_fails
 from FedSegCore.inference.segmenter import Segmenter
 from FedSegCore.inference.weights import weights_of
 from FedSegCore.models.release import list_releases, open_release
@@ -104,6 +105,19 @@ def test_the_network_stays_in_memory_between_volumes(releases, tmp_path, a_segme
     np.testing.assert_array_equal(first.labels.array, second.labels.array)
     with pytest.raises(BadInputError):
         Segmenter("cpu").segment(image, release)
+
+
+def test_a_card_that_cannot_be_used_is_told_with_the_result(release, monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("the graphics card here works")
+    card_fails.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # and this build of torch has no code for it
+    segmenter = Segmenter("auto")
+    monkeypatch.undo()
+    card_fails.cache_clear()
+    found = segmenter.segment(ball_scan(centred((2, 32, 32)))[0], release)
+    assert found.device == "cpu"
+    assert found.notes == ("The graphics card does not work with this PyTorch; the processor is used.",)
 
 
 def test_another_release_replaces_the_network(releases, tmp_path, release):
