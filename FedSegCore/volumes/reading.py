@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.volumes import file_checks, pixels
 from FedSegCore.volumes.dicom import is_time_series, read_dicom_folder
+from FedSegCore.volumes.dicom_frames import checked_frames
 from FedSegCore.volumes.geometry import checked_grid, nearest_orthonormal
 from FedSegCore.volumes.pictures import picture_format, read_picture
 from FedSegCore.volumes.volume import Grid, Volume
@@ -183,6 +184,8 @@ def _read_frame(reader: sitk.ImageFileReader, source: str, frame: int | None) ->
         reader.SetExtractSize(collapsed + [0] * (reader.GetDimension() - len(size)))
         return reader.Execute()
     image = reader.Execute()
+    if source == "dicom" and len(size) == 3 and size[2] > 1:
+        image = checked_frames(image, Path(reader.GetFileName()))
     if image.HasMetaDataKey("NRRD_kinds[pixel]") and image.GetMetaData("NRRD_kinds[pixel]") == "list":
         chosen = chosen_frame(image.GetNumberOfComponentsPerPixel(), frame)
         return sitk.VectorIndexSelectionCast(image, chosen)
