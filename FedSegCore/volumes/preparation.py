@@ -20,6 +20,8 @@ MAX_PREPARED_VOXELS = 400_000_000
 
 _SAMPLE = 4_000_000
 _SLAB = 16
+_PICTURES = ("US", "IVUS", "ES", "XA", "RF", "CR", "DX")
+"""Modalities whose single images lie in any plane; those of all others are slices of a volume."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Prepared:
     """A network's input with its place, and the place it came from.
 
     Attributes:
-        image: float32 (c, k, j, i), LPS-oriented, in [0, 1].
+        image: float32 (c, k, j, i), oriented as ``network_orientation`` says, in [0, 1].
         grid: where these voxels lie.
         original: where the image's own voxels lie; results go back onto exactly these.
     """
@@ -39,7 +41,7 @@ class Prepared:
     @property
     def orientation(self) -> Orientation:
         """How the original's axes were reordered and flipped."""
-        return Orientation.towards(self.original, "LPS")
+        return network_orientation(self.original)
 
     @property
     def oriented(self) -> Grid:
@@ -47,13 +49,44 @@ class Prepared:
         return self.orientation.grid(self.original)
 
 
+def network_orientation(grid: Grid) -> Orientation:
+    """Return how the axes of an image are turned for a network: towards LPS, so that slices are axial.
+
+    A single slice in another plane keeps its own rows and columns: turned, it would fall into slices of one row each.
+    """
+    towards = Orientation.towards(grid, "LPS")
+    if not is_across(grid):
+        return towards
+    single = grid.shape[::-1].index(1)
+    j, i = (n for n in (2, 1, 0) if n != single)
+    return Orientation((i, j, single), (False, False, False))
+
+
+def is_across(grid: Grid) -> bool:
+    """Return whether an image is a single slice in another plane than (most nearly) the axial one."""
+    sizes = grid.shape[::-1]
+    return sizes.count(1) == 1 and Orientation.towards(grid, "LPS").axes[2] != sizes.index(1)
+
+
+def must_be_axial(modality: str) -> bool:
+    """Return whether single slices of a modality are slices of a volume, hence of use in the axial plane only."""
+    return modality not in _PICTURES
+
+
 def prepared_grid(grid: Grid, preprocessing: Preprocessing) -> Grid:
-    """Return the LPS-oriented grid on which a network of this preprocessing sees an image on ``grid``.
+    """Return the grid, turned by ``network_orientation``, on which a network of this preprocessing sees an image.
 
     Raises:
-        BadInputError: ``image.too-big``: the spacing asks for an absurd number of voxels.
+        BadInputError: ``image.too-big``: the spacing asks for an absurd number of voxels; ``image.not-axial``: a single
+            slice of a volume, in a plane that no network here is trained on.
     """
-    oriented = Orientation.towards(grid, "LPS").grid(grid)
+    if is_across(grid) and must_be_axial(preprocessing.modality):
+        raise BadInputError(
+            "image.not-axial",
+            f"This image is a single slice, and not an axial one; {preprocessing.modality} is seen in axial slices.",
+            "Give the whole volume, or an axial slice.",
+        )
+    oriented = network_orientation(grid).grid(grid)
     if preprocessing.in_plane_size is not None:
         target = geometry.square_grid(oriented, preprocessing.in_plane_size)
         target = geometry.grid_with_spacing(target, (None, None, preprocessing.spacing[2]))
@@ -70,19 +103,20 @@ def prepared_grid(grid: Grid, preprocessing: Preprocessing) -> Grid:
 
 
 def prepare(volume: Volume, preprocessing: Preprocessing) -> Prepared:
-    """Reorient to LPS, map intensities to [0, 1], and bring an image to the network's spacing or size.
+    """Reorient an image (``network_orientation``), map it to [0, 1], and bring it to the network's spacing or size.
 
     Linear interpolation, averaging where voxels get fewer. Percentiles are those of at most 4 million evenly spread
     voxels. With ``in_plane_size`` slices are padded with 0. Colour becomes grey, or grey three equal channels, as
     ``preprocessing.channels`` says.
 
     Raises:
-        BadInputError: ``image.too-big``, ``image.constant``, ``image.not-finite``, ``image.not-hounsfield``.
+        BadInputError: ``image.too-big``, ``image.not-axial``, ``image.constant``, ``image.not-finite``,
+            ``image.not-hounsfield``.
     """
     target = prepared_grid(volume.grid, preprocessing)
     array, _ = pixels.finite(pixels.compact(volume.array))
     low, high = intensity_range(array, preprocessing)
-    orientation = Orientation.towards(volume.grid, "LPS")
+    orientation = network_orientation(volume.grid)
     oriented = orientation.grid(volume.grid)
     voxels = orientation.apply(array)
     padded = preprocessing.in_plane_size is not None

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -191,6 +192,15 @@ def test_grey_values_sizes_and_emptiness():
     assert found(labels=labels.with_array(np.zeros_like(labels.array))) == ["case.empty"]
     no_spleen = labels.with_array(np.where(labels.array == 4, 0, labels.array))
     assert found(labels=no_spleen) == ["case.absent"]
+
+
+def test_a_single_coronal_slice_is_refused_where_networks_see_axial_ones():
+    image, labels = phantom()
+    middle = image.grid.shape[1] // 2
+    grid = replace(image.grid, shape=(image.grid.shape[0], 1, image.grid.shape[2]))
+    coronal, own = (Volume(each.array[:, :, middle : middle + 1], grid, "CT") for each in (image, labels))
+    assert "case.not-axial" in codes(check_case(coronal, own, TORSO_CONTRACT, ALL, "CT"))
+    assert "case.not-axial" not in codes(check_case(coronal, own, TORSO_CONTRACT, ALL, "US"))
 
 
 def test_a_person_may_accept_what_is_rare_but_not_what_is_wrong(store, given):

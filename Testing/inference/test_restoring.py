@@ -19,8 +19,8 @@ mm = st.floats(0.5, 6.0)
 def prepared_image(shape, spacing, target, direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)):
     array = np.random.default_rng(0).integers(-500, 500, (1, *shape)).astype(np.int16)
     grid = Grid(shape, spacing, (10.0, -20.0, 30.0), direction)
-    preprocessing = Preprocessing(modality="CT", spacing=target, window=(0.0, 500.0))
-    return prepare(Volume(array, grid, "CT"), preprocessing)
+    preprocessing = Preprocessing(modality="US", spacing=target, window=(0.0, 500.0))  # single slices may lie anyhow
+    return prepare(Volume(array, grid, "US"), preprocessing)
 
 
 @settings(max_examples=40, deadline=None)

@@ -16,6 +16,7 @@ from FedSegCore.inference.weights import weights_of
 from FedSegCore.models.release import list_releases, open_release
 from FedSegCore.networks.config import NetworkConfig
 from FedSegCore.networks.registry import build_network
+from FedSegCore.volumes.preparation import is_across
 from FedSegCore.volumes.preprocessing import Preprocessing
 from FedSegCore.volumes.volume import Grid, Volume
 
@@ -86,6 +87,10 @@ def test_any_placement_of_an_image_survives(a_segmenter, release, angles, flip, 
     grid = Grid(shape, spacing, origin, tuple(np.ravel(direction).tolist()))
     array = np.random.default_rng(seed).integers(-1000, 300, (1, *shape)).astype(np.int16)
     array.flat[0] = -1000
+    if is_across(grid):
+        with pytest.raises(BadInputError, match=r"image\.not-axial"):
+            a_segmenter.segment(Volume(array, grid, "CT"), release)
+        return
     found = a_segmenter.segment(Volume(array, grid, "CT"), release)
     assert found.labels.grid == grid
     assert found.labels.array.shape == (1, *shape)

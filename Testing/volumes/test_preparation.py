@@ -224,6 +224,35 @@ def test_single_slice_keeps_its_axis():
     assert target.spacing == (1.5, 1.5, 5.0)
 
 
+CORONAL = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # columns: i to the left, j to the feet, k to the back
+SAGITTAL = np.array([[0.0, 0, -1], [1, 0, 0], [0, -1, 0]])
+ACROSS = {
+    "coronal": Grid((1, 40, 60), (0.5, 0.7, 4.0), (1.0, 2.0, 3.0), tuple(CORONAL.ravel())),
+    "sagittal": Grid((1, 40, 60), (0.5, 0.7, 4.0), (1.0, 2.0, 3.0), tuple(SAGITTAL.ravel())),
+    "coronal, cut from a volume": Grid((40, 1, 60), (0.5, 4.0, 0.7), (1.0, 2.0, 3.0)),
+    "sagittal, cut from a volume": Grid((40, 60, 1), (4.0, 0.5, 0.7), (1.0, 2.0, 3.0)),
+    "oblique": Grid(
+        (1, 40, 60), (0.5, 0.7, 4.0), direction=tuple(Rotation.from_euler("x", 60, True).as_matrix().ravel())
+    ),
+}
+
+
+@pytest.mark.parametrize("grid", ACROSS.values(), ids=ACROSS.keys())
+def test_a_single_slice_across_is_one_picture_or_refused(grid):
+    array = np.random.default_rng(3).integers(0, 200, (1, *grid.shape)).astype(np.uint8)
+    array.flat[:2] = 0, 200
+    volume = Volume(array, grid)
+    prepared = prepare(volume, Preprocessing(modality="US", percentiles=(0.0, 100.0)))
+    np.testing.assert_allclose(prepared.image, array.reshape(1, 1, 40, 60) / np.float32(200), atol=1e-6)
+    corners = [g.affine() @ [*((n - 1) / 2 for n in g.shape[::-1]), 1.0] for g in (grid, prepared.grid)]
+    np.testing.assert_allclose(*corners, atol=1e-9)
+    np.testing.assert_array_equal(restore_labels(prepare_labels(volume, prepared), prepared).array, array)
+    assert prepare(volume, DEFAULT_PREPROCESSING["US"]).image.shape == (1, 1, 256, 256)
+    for modality in ("CT", "MR"):
+        signed = volume.with_array(array.astype(np.int16) - 100)
+        assert code_of(prepare, signed, DEFAULT_PREPROCESSING[modality]) == "image.not-axial"
+
+
 def test_spaced_grid_keeps_the_centre():
     grid = Grid((10, 21, 33), (0.7, 0.9, 3.1), (3, 4, 5), tuple(Rotation.from_euler("z", 30, True).as_matrix().ravel()))
     other = grid_with_spacing(grid, (1.0, None, 2.0))

@@ -17,6 +17,7 @@ from FedSegCore.volumes.geometry import reorient
 from FedSegCore.volumes.labels import Label, LabelContract
 from FedSegCore.volumes.modality import detect_modality
 from FedSegCore.volumes.pixels import evenly_spread
+from FedSegCore.volumes.preparation import is_across, must_be_axial
 from FedSegCore.volumes.volume import Grid, Volume
 
 Array = npt.NDArray[Any]
@@ -73,12 +74,26 @@ def check_case(
         modality: DICOM modality code of the site's cohort.
     """
     checks: tuple[Callable[[], list[CaseFinding]], ...] = (
+        lambda: check_plane(image.grid, modality),
         lambda: check_extent(image.grid, modality),
         lambda: check_filled(labels, contract, annotated),
         lambda: check_places(labels, contract, modality),
         lambda: check_intensities(image, modality),
     )
     return tuple(finding for check in checks for finding in check())
+
+
+def check_plane(grid: Grid, modality: str) -> list[CaseFinding]:
+    """Return ``case.not-axial`` for a single slice of a volume that is not axial: networks see axial slices."""
+    if not (is_across(grid) and must_be_axial(modality)):
+        return []
+    return [
+        CaseFinding(
+            "case.not-axial",
+            "The image is a single slice, and not an axial one; networks are trained on axial slices.",
+            "Offer the whole volume, or an axial slice.",
+        )
+    ]
 
 
 def check_extent(grid: Grid, modality: str) -> list[CaseFinding]:
