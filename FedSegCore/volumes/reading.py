@@ -77,14 +77,15 @@ def read_label_map(path: Path | str) -> Volume:
     Raises:
         BadInputError: as :func:`read_volume`, or ``labels.not-integers``, ``labels.several-layers``.
     """
-    image, source, _ = _load(Path(path), None, labels=True)
+    try:
+        image, source, _ = _load(Path(path), None, labels=True)
+    except BadInputError as error:
+        if error.code == "image.four-dimensional":
+            raise _several_layers() from error
+        raise
     array = _voxels(image)
     if array.shape[0] > 1 and not (array[1:3] == array[:1]).all():
-        raise BadInputError(
-            "labels.several-layers",
-            f"This label map has {array.shape[0]} layers or colours.",
-            "Save it as one label map of numbers, in which no two structures overlap.",
-        )
+        raise _several_layers()
     array = array[:1]
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= np.iinfo(np.uint16).max) or (array.dtype.kind == "f" and (array % 1 != 0).any()):
@@ -95,6 +96,15 @@ def read_label_map(path: Path | str) -> Volume:
         )
     kind = np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16
     return Volume(array.astype(kind), _grid(image, source), source=source)
+
+
+def _several_layers() -> BadInputError:
+    return BadInputError(
+        "labels.several-layers",
+        "This label map has several layers (its structures overlap) or colours.",
+        "Save it as one label map of numbers, without overlaps: in 3D Slicer, export the segmentation to a label map "
+        "(Segmentations module) and save that.",
+    )
 
 
 def _load(path: Path, frame: int | None, *, labels: bool = False) -> tuple[sitk.Image, str, str | None]:

@@ -322,32 +322,6 @@ def test_metadata_keeps_no_free_text(tmp_path):
     assert "Doe" not in str(volume.metadata)
 
 
-def test_label_maps(tmp_path):
-    labels = numbers("float64") % 4
-    volume = read_label_map(save(tmp_path, picture(labels), "labels.nii.gz"))
-    assert volume.array.dtype == np.uint8
-    np.testing.assert_array_equal(volume.array[0], labels)
-    assert read_label_map(save(tmp_path, picture(labels * 200))).array.max() == 600
-    np.testing.assert_array_equal(read_label_map(save(tmp_path, picture(np.zeros((2, 3, 4), np.uint8)))).array, 0)
-
-
-@pytest.mark.parametrize("bad", [0.5, -1.0, float("nan"), 1e9])
-def test_scans_are_no_label_maps(tmp_path, bad):
-    labels = numbers("float32") % 4
-    labels[0, 0, 0] = bad
-    with pytest.raises(BadInputError) as caught:
-        read_label_map(save(tmp_path, picture(labels)))
-    assert caught.value.code == "labels.not-integers"
-
-
-def test_label_map_of_several_layers_is_refused(tmp_path):
-    layers = np.zeros((2, 3, 4, 3), np.uint8)
-    layers[0, 0, 0, 1] = 1
-    with pytest.raises(BadInputError) as caught:
-        read_label_map(save(tmp_path, picture(layers, vector=True)))
-    assert caught.value.code == "labels.several-layers"
-
-
 def test_compressed_header_only_is_truncated(tmp_path):
     path = save(tmp_path, picture(numbers()), "a.nii.gz")
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:360]))
