@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,14 +131,15 @@ def read_finished(path: Path) -> Finished:
         else:
             described = json.loads((path / "experiment.json").read_text(encoding="utf-8"))
             results = json.loads((path / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        entries = {key: value for key, value in described.items() if key not in ("budget", "identity")}
+        return Finished(ExperimentConfig.model_validate(entries), _rounded(results))
+    # A ValidationError is a ValueError; TypeError and AttributeError: what was read is no dictionary.
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, TypeError, AttributeError) as error:
         raise BadInputError(
             "experiment.no-results",
             f"{path.name} holds no finished experiment.",
             "Give the --out folder of an experiment of which at least one seed is done, or a file kept of it.",
         ) from error
-    entries = {key: value for key, value in described.items() if key not in ("budget", "identity")}
-    return Finished(ExperimentConfig.model_validate(entries), _rounded(results))
 
 
 def keep(finished: Sequence[Finished], folder: Path) -> list[Path]:

@@ -33,7 +33,7 @@ class CaseOnDisk:
     Attributes:
         case_id: as in ``TrainingCase``.
         patient: as in ``TrainingCase``.
-        read: reads it; a FedSegError it raises sets the case aside.
+        read: reads it; what it raises sets the case aside, but for lack of memory and cancelling.
     """
 
     case_id: str

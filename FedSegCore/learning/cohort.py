@@ -97,10 +97,13 @@ class Cohort:
                 told.update(number / total, f"preparing case {number + 1} of {total}")
                 try:
                     yield _prepare_case(source, preprocessing, contract)
-                except CancelledError:
+                except (CancelledError, MemoryError):
                     raise
                 except FedSegError as error:
                     aside.append(SetAside(source.case_id, error.code, f"{error.what} {error.remedy}"))
+                except Exception as error:  # noqa: BLE001 - whatever one case does must not end the others' round
+                    # Its text may hold a path; its kind does not.
+                    aside.append(SetAside(source.case_id, "case.unreadable", _unforeseen(error)))
 
         ready = tuple(usable(training, 0)), tuple(usable(validation, len(training)))
         return cls(*ready, tuple(aside))
@@ -117,6 +120,10 @@ class Cohort:
     def num_examples(self, dimensions: int) -> int:
         """Return n_k: training slices for a 2-D network, training cases for a 3-D one."""
         return len(self.training) if dimensions == 3 else sum(len(case.labels) for case in self.training)
+
+
+def _unforeseen(error: Exception) -> str:
+    return f"The case cannot be read or prepared ({type(error).__name__}). Copy or export its image and labels again."
 
 
 def _refuse_shared_patients(

@@ -70,6 +70,8 @@ class NiftiHeader:
         pixdim = struct.unpack_from(order + ("8d" if second else "8f"), head, 104 if second else 76)
         bits = struct.unpack_from(order + "h", head, 14 if second else 72)[0]
         offset = struct.unpack_from(order + ("q" if second else "f"), head, 168 if second else 108)[0]
+        if not math.isfinite(offset):
+            raise bad_geometry("it does not say where they begin in the file")
         codes = struct.unpack_from(order + ("2i" if second else "2h"), head, 344 if second else 252)
         rows = struct.unpack_from(order + ("12d" if second else "12f"), head, 400 if second else 280)
         axes = dim[0]

@@ -50,7 +50,7 @@ def read_volume(path: Path | str, *, modality: str | None = None, frame: int | N
             "The modality is not a DICOM modality code.",
             "Give CT, MR, US or ES in capital letters.",
         )
-    image, source, named = _load(Path(path), frame)
+    image, source, named = _opened(Path(path), frame)
     word = modality or named
     array = _voxels(image)
     array, missing = pixels.finite(pixels.compact(array))
@@ -78,7 +78,7 @@ def read_label_map(path: Path | str) -> Volume:
         BadInputError: as :func:`read_volume`, or ``labels.not-integers``, ``labels.several-layers``.
     """
     try:
-        image, source, _ = _load(Path(path), None, labels=True)
+        image, source, _ = _opened(Path(path), None, labels=True)
     except BadInputError as error:
         if error.code == "image.four-dimensional":
             raise _several_layers() from error
@@ -105,6 +105,18 @@ def _several_layers() -> BadInputError:
         "Save it as one label map of numbers, without overlaps: in 3D Slicer, export the segmentation to a label map "
         "(Segmentations module) and save that.",
     )
+
+
+def _opened(path: Path, frame: int | None, *, labels: bool = False) -> tuple[sitk.Image, str, str | None]:
+    """Return what ``_load`` does; a file that the system does not give is told in words, without its path."""
+    try:
+        return _load(path, frame, labels=labels)
+    except OSError as error:
+        raise BadInputError(
+            "image.no-access",
+            f"The image cannot be opened: {error.strerror or type(error).__name__}.",
+            "Look whether you may read the file, and whether its disk or network share is still there.",
+        ) from error
 
 
 def _load(path: Path, frame: int | None, *, labels: bool = False) -> tuple[sitk.Image, str, str | None]:

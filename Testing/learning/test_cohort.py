@@ -45,6 +45,10 @@ def unreadable() -> TrainingCase:
     raise BadInputError("image.unreadable", "The file is damaged.", "Copy it again.")
 
 
+def surprising() -> TrainingCase:
+    raise PermissionError(13, "Permission denied", "/patients/jane-doe.nii")
+
+
 @pytest.mark.parametrize(
     ("bad", "code"),
     [
@@ -53,6 +57,7 @@ def unreadable() -> TrainingCase:
         (a_case("bad", annotated=()), "case.labels-unknown"),
         (a_case("bad", annotated=(1, 3)), "case.labels-unknown"),
         (CaseOnDisk("bad", "nobody", unreadable), "image.unreadable"),
+        (CaseOnDisk("bad", "nobody", surprising), "case.unreadable"),
     ],
 )
 def test_a_bad_case_is_set_aside_and_the_others_are_used(bad, code):
@@ -60,6 +65,15 @@ def test_a_bad_case_is_set_aside_and_the_others_are_used(bad, code):
     assert [case.case_id for case in cohort.training] == ["a", "b"]
     assert [(case.case_id, case.code) for case in cohort.set_aside] == [("bad", code)]
     assert cohort.set_aside[0].reason
+    assert "jane" not in cohort.set_aside[0].reason
+
+
+def test_lack_of_memory_is_no_fault_of_a_case():
+    def too_large() -> TrainingCase:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        Cohort.prepare([CaseOnDisk("a", "a", too_large)], [], CT, CONTRACT)
 
 
 def test_labels_on_another_grid_are_set_aside():

@@ -1,6 +1,7 @@
 """Every kind of file becomes the right volume or a coded refusal."""
 
 import gzip
+import os
 import random
 import struct
 from pathlib import Path
@@ -248,6 +249,19 @@ def test_files_that_are_no_images_are_refused(tmp_path, name, capfd):
     (tmp_path / name).write_text("Dear colleague, this is a letter.\n" * 40)
     assert refusal(tmp_path / name) in ("image.unreadable", "image.format")
     assert str(tmp_path) not in capfd.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows says of such a name that there is no such file")
+def test_a_file_that_the_system_refuses_is_told_without_its_path(tmp_path):
+    path = tmp_path / ("a" * 300 + ".nii")  # too long a name: an OSError that even root gets
+    assert refusal(path) == "image.no-access"
+    with pytest.raises(BadInputError, match=r"image\.no-access"):
+        read_label_map(path)
+
+
+@pytest.mark.parametrize("offset", [float("nan"), float("inf")])
+def test_voxels_that_begin_nowhere_are_refused(tmp_path, offset):
+    assert refusal(patched_nifti(tmp_path, 108, "f", offset)) == "image.bad-geometry"
 
 
 def test_missing_file_and_folder_without_dicom(tmp_path):
