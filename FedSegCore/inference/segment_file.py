@@ -69,7 +69,7 @@ def segment_file(segmenter: Segmenter, order: SegmentOrder, progress: Progress) 
         CannotDoHereError: ``device.*``.
         CancelledError: the user cancelled; nothing was written.
     """
-    _check_output(order)
+    series = _check_output(order)
     progress.update(0.0, "reading the image")
     volume = read_volume(order.image, modality=order.modality, frame=order.frame)
     progress.update(0.05, "checking the release")
@@ -79,7 +79,7 @@ def segment_file(segmenter: Segmenter, order: SegmentOrder, progress: Progress) 
     progress.update(0.9, "writing the segmentation")
     given = release.card.given_labels
     if order.output is not None:
-        _write(result.labels, given, order, release.id)
+        _write(result.labels, given, order.output, series, release.id)
     pieces = order.pieces and write_pieces(result.labels, given, order.pieces, progress.part(0.92, 1.0))
     progress.update(1.0, "done")
     told = {
@@ -125,10 +125,10 @@ def choose_modality(volume: Volume, order: SegmentOrder) -> str:
     )
 
 
-def _check_output(order: SegmentOrder) -> None:
-    """Refuse before the work what could not be written after it."""
+def _check_output(order: SegmentOrder) -> Sequence[str]:
+    """Refuse before the work what could not be written after it; return the series' files for a DICOM segmentation."""
     if order.output is None:
-        return
+        return ()
     name = order.output.name.lower()
     if not name.endswith((*SUFFIXES, dicom_seg.SUFFIX)):
         raise UsageError(
@@ -140,16 +140,18 @@ def _check_output(order: SegmentOrder) -> None:
         raise UsageError("output.no-folder", "The folder to write to does not exist.", "Make it first.")
     if order.output.resolve() == order.image.resolve():
         raise UsageError("output.is-input", "The segmentation would replace the image.", "Give another file to write.")
-    if name.endswith(dicom_seg.SUFFIX):
-        dicom_seg.source_files(order.image)
+    if not name.endswith(dicom_seg.SUFFIX):
+        return ()
+    series = dicom_seg.source_files(order.image)
+    dicom_seg.refuse_beside(series, order.output)
+    return series
 
 
-def _write(labels: Volume, given: Sequence[Label], order: SegmentOrder, release: str) -> None:
-    assert order.output is not None
-    if order.output.name.lower().endswith(dicom_seg.SUFFIX):
-        dicom_seg.write_dicom_seg(labels, given, dicom_seg.source_files(order.image), release, order.output)
+def _write(labels: Volume, given: Sequence[Label], output: Path, series: Sequence[str], release: str) -> None:
+    if output.name.lower().endswith(dicom_seg.SUFFIX):
+        dicom_seg.write_dicom_seg(labels, given, series, release, output)
     else:
-        write_segmentation(labels, given, order.output)
+        write_segmentation(labels, given, output)
 
 
 def _rounded(confidence: Mapping[str, float]) -> dict[str, float]:

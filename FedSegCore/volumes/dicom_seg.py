@@ -1,6 +1,7 @@
 """A segmentation of a DICOM series as DICOM SEG, which hospital archives and viewers keep beside the series."""
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from FedSegCore import __version__
-from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.errors import BadInputError, UsageError
 from FedSegCore.common.files import whole_file
 from FedSegCore.volumes.dicom import series_files
 from FedSegCore.volumes.labels import CodedTerm, Label
@@ -17,6 +18,13 @@ from FedSegCore.volumes.writing import unwritable
 
 SUFFIX = ".dcm"
 _SERIES_NUMBER = 9100
+_REPEATED = (
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+)
 
 
 def source_files(image: Path) -> Sequence[str]:
@@ -45,38 +53,72 @@ def write_dicom_seg(
         labels: (1, k, j, i) of contract values on the grid that the series' slices form.
         shown: the labels that become segments, also where they are empty.
         files: the series' slices, in any order.
-        made_by: the release, as the name of the algorithm.
-        path: the file to write; its folder exists.
+        made_by: the release, as the name of the algorithm; DICOM has room for 64 characters.
+        path: the file to write; its folder exists, and is not the series'.
 
     Raises:
-        BadInputError: ``output.dicom-frames``, ``output.dicom-incomplete``, ``output.dicom-differs``.
+        UsageError: ``output.in-series``.
+        BadInputError: ``output.dicom-frames``, ``output.dicom-gone``, ``output.dicom-incomplete``,
+            ``output.dicom-unsuitable``, ``output.dicom-differs``.
         CannotDoHereError: ``file.unwritable``.
     """
-    import pydicom
-
-    sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+    refuse_beside(files, path)
+    sources = _read(files)
     if any("NumberOfFrames" in source for source in sources):
         raise BadInputError(
             "output.dicom-frames",
             "This series keeps several slices in one file, for which no DICOM segmentation is written.",
             "Write .seg.nrrd, and let 3D Slicer export it as DICOM.",
         )
+    if any(not source.get(tag) for source in sources for tag in _REPEATED):
+        raise _incomplete()
     try:
         sources = _in_order(sources, labels.grid)
         for source in sources:
             source.setdefault("SliceThickness", labels.grid.spacing[2])  # may be missing in MR and in exported series
-        made = _segmentation(sources, labels, shown, made_by)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        made = _segmentation(sources, labels, shown, _text(made_by))
+    except (AttributeError, KeyError) as error:
+        raise _incomplete() from error
+    except (TypeError, ValueError) as error:
         raise BadInputError(
-            "output.dicom-incomplete",
-            "The series lacks tags that a DICOM segmentation of it must repeat (study, frame of reference, ...).",
+            "output.dicom-unsuitable",
+            "No DICOM segmentation can be made of this series: its tags contradict each other or the standard.",
             "Write .seg.nrrd or .nii.gz instead, or take the series from the archive again.",
         ) from error
+    made.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, whatever the series has: names of segments may be in any script
     try:
         with whole_file(path) as beside:
             made.save_as(str(beside))
     except OSError as error:
         raise unwritable() from error
+
+
+def refuse_beside(files: Sequence[str | Path], path: Path) -> None:
+    """Raise UsageError ``output.in-series`` for a file to write among those of the series, which is then two series."""
+    if path.parent.resolve() in {Path(file).parent.resolve() for file in files}:
+        raise UsageError(
+            "output.in-series",
+            "A DICOM segmentation in the folder of its series would make the series unreadable.",
+            "Write it into another folder.",
+        )
+
+
+def _read(files: Sequence[str | Path]) -> list[Any]:
+    import pydicom
+
+    try:
+        return [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+    except (OSError, pydicom.errors.InvalidDicomError) as error:
+        raise BadInputError(
+            "output.dicom-gone",
+            "The files of the DICOM series cannot be read any more.",
+            "Put the CD or network share back and try again, or write .seg.nrrd.",
+        ) from error
+
+
+def _text(words: str) -> str:
+    """Return words as one value of a DICOM text attribute: a backslash would make them two."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", words.replace("\\", "/"))[:64]
 
 
 def _in_order(sources: Sequence[Any], grid: Grid) -> list[Any]:
@@ -94,6 +136,14 @@ def _in_order(sources: Sequence[Any], grid: Grid) -> list[Any]:
     if sorted(ordered) != list(range(grid.shape[0])) or len(sources) != grid.shape[0]:
         raise _elsewhere()
     return [ordered[k] for k in sorted(ordered)]
+
+
+def _incomplete() -> BadInputError:
+    return BadInputError(
+        "output.dicom-incomplete",
+        "The series lacks tags that a DICOM segmentation of it must repeat (study, frame of reference, ...).",
+        "Write .seg.nrrd or .nii.gz instead, or take the series from the archive again.",
+    )
 
 
 def _elsewhere() -> BadInputError:
@@ -138,7 +188,7 @@ def _description(number: int, label: Label, made_by: str) -> Any:
 
     description = SegmentDescription(
         segment_number=number,
-        segment_label=label.name,
+        segment_label=_text(label.name),
         segmented_property_category=_concept(label.category),
         segmented_property_type=_concept(label.type),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
@@ -156,4 +206,4 @@ def _description(number: int, label: Label, made_by: str) -> Any:
 def _concept(term: CodedTerm) -> Any:
     from highdicom.sr import CodedConcept
 
-    return CodedConcept(value=term.code, scheme_designator=term.scheme, meaning=term.meaning)
+    return CodedConcept(value=term.code, scheme_designator=term.scheme, meaning=_text(term.meaning))

@@ -336,6 +336,9 @@ def test_a_dicom_series_gives_a_dicom_segmentation_and_another_image_does_not(se
         writer.KeepOriginalImageUIDOn()
         writer.SetFileName(str(folder / f"{number:03d}.dcm"))
         writer.Execute(one)
+    refused = segment(folder, out="series/found.dcm")
+    assert (refused.code, refused.target.exists()) == (2, False)
+    assert "output.in-series" in refused.err
     done = segment(folder, out="found.dcm")
     assert done.code == 0, done.err
     read = highdicom.seg.segread(done.target)

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from test_dicom import write_series
 
-from FedSegCore.common.errors import BadInputError, CannotDoHereError
+from FedSegCore.common.errors import BadInputError, CannotDoHereError, UsageError
 from FedSegCore.phantoms.torso import TORSO_CONTRACT
 from FedSegCore.volumes.dicom_seg import source_files, write_dicom_seg
 from FedSegCore.volumes.reading import read_volume
@@ -103,3 +103,48 @@ def test_an_unwritable_place_is_told(tmp_path):
             labels, TORSO_CONTRACT.labels, list(series.iterdir()), "demo", tmp_path / "nowhere" / "found.dcm"
         )
     assert refused.value.code == "file.unwritable"
+
+
+@pytest.mark.parametrize("charset", [None, "ISO_IR 100", "ISO_IR 192"])
+def test_names_in_any_script_are_read_back_as_they_were(tmp_path, charset):
+    series = whole_series(tmp_path / "ct")
+    patient = "Doe^Jane" if charset is None else "Müller^Jürgen"
+    for path in series.iterdir():
+        slice_ = pydicom.dcmread(path)
+        if charset is None:
+            slice_.pop("SpecificCharacterSet", None)
+        else:
+            slice_.SpecificCharacterSet = charset
+        slice_.PatientName, slice_.StudyDescription = patient, "Bauch" if charset is None else "Bäuche"
+        slice_.save_as(path)
+    names = ("größe", "Leber 肝", "left\\right")
+    shown = [label.model_copy(update={"name": name}) for label, name in zip(TORSO_CONTRACT.labels, names, strict=False)]
+    labels = some_labels(read_volume(series))
+    write_dicom_seg(labels, shown, list(series.iterdir()), "x" * 70, tmp_path / "found.dcm")
+    read = pydicom.dcmread(tmp_path / "found.dcm")
+    assert [segment.SegmentLabel for segment in read.SegmentSequence] == ["größe", "Leber 肝", "left/right"]
+    assert str(read.PatientName) == patient
+    assert read.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "x" * 64
+
+
+def test_a_series_that_is_gone_or_would_be_spoilt_is_told(tmp_path):
+    series = whole_series(tmp_path / "ct")
+    labels, files = some_labels(read_volume(series)), list(series.iterdir())
+    with pytest.raises(UsageError, match=r"output\.in-series"):
+        write_dicom_seg(labels, TORSO_CONTRACT.labels, files, "demo", series / "found.dcm")
+    assert len(read_volume(series).array[0]) == 5
+    for path in files:
+        path.unlink()
+    with pytest.raises(BadInputError, match=r"output\.dicom-gone"):
+        write_dicom_seg(labels, TORSO_CONTRACT.labels, files, "demo", tmp_path / "found.dcm")
+
+
+def test_tags_that_contradict_each_other_are_not_called_missing(tmp_path):
+    series = whole_series(tmp_path / "ct")
+    labels = some_labels(read_volume(series))
+    path = next(series.iterdir())
+    slice_ = pydicom.dcmread(path)
+    slice_.FrameOfReferenceUID = "1.2.826.0.1.3680043.2.1125.78"
+    slice_.save_as(path)
+    with pytest.raises(BadInputError, match=r"output\.dicom-unsuitable"):
+        write_dicom_seg(labels, TORSO_CONTRACT.labels, list(series.iterdir()), "demo", tmp_path / "found.dcm")
