@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .Background import onThread
+from .Dialogs import confirm
 from .Errors import UserError
 from .QtTimer import callLater
 from .ResultImport import ijkToRasOf
@@ -144,6 +145,9 @@ class ResultPanel:
 
     def _onUndo(self, _checked: bool = False) -> None:
         volume, key = self._volume, self._key
+        question = _("Remove this result with all that was edited in it? It cannot be brought back.")
+        if self.logic.undoRemoves(volume) and self._isEdited() and not confirm(question, _("Remove")):
+            return
         self.logic.undo(volume)
         if not self.logic.canUndo(volume):
             self._outcomes.pop(key, None)
@@ -153,6 +157,10 @@ class ResultPanel:
             self.update()
             self._sayHow()
         self._onUndone()
+
+    def _isEdited(self) -> bool:
+        """Return whether somebody has changed what is shown since it was made, measured again or not."""
+        return bool(self._outcome.edited) or stateOf(self._outcome.node.GetSegmentation()) != self._states[self._key]
 
     def _isTakenBack(self) -> bool:
         return self._key in self._takenBack

@@ -235,6 +235,10 @@ class SegmentLogic:
         place = placeOf(volumeNode)
         return place.key() in self._formers and place.result() is not None
 
+    def undoRemoves(self, volumeNode: "vtkMRMLScalarVolumeNode") -> bool:
+        """Return whether ``undo`` removes the result for good, since there was none before."""
+        return self.canUndo(volumeNode) and self._formers[placeOf(volumeNode).key()][1].segmentation is None
+
     def undo(self, volumeNode: "vtkMRMLScalarVolumeNode") -> None:
         """Restore what was there before the last run, with all the user did to it; once more brings the result back.
 

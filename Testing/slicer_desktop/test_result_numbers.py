@@ -6,7 +6,7 @@ import slicer
 from FedSegSlicerLib.ResultNumbers import Measured, SharedMap, measure
 from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.Segments import LabelMap
-from panel_helpers import outcome_to_check, segmented, show_result, table_of
+from panel_helpers import answering, outcome_to_check, segmented, show_result, table_of
 from scene_helpers import load_volume, wait_until
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -88,8 +88,39 @@ def test_an_edited_result_is_measured_again_when_the_module_is_entered(open_pane
     mask[inside] = vtk_to_numpy(labels.GetPointData().GetScalars()).reshape(shape[::-1]) == 1
     assert means[0] == f"{slicer.util.arrayFromVolume(volume)[mask].mean():,.0f}"
 
+
+def test_undo_of_a_first_result_asks_before_edits_are_lost(open_panel, patients):
+    """There is nothing to go back to, so the result would be gone for good; measuring it again makes no difference."""
+    panel, volume = segmented(open_panel, patients)
+    ui, node = panel.ui, findResult(volume)
+    erase_half(volume, "Segment_1")
+    answering("Cancel")
     ui.undoButton.click()
+    assert findResult(volume) is node
+    enter_again(panel)
+    wait_until(lambda: "measured again" in ui.resultLabel.text)
+    answering("Cancel")
+    ui.undoButton.click()
+    assert findResult(volume) is node
+    assert ui.resultCollapsibleButton.isVisible()
+    answering("Remove")
+    ui.undoButton.click()
+    assert findResult(volume) is None
     assert not ui.resultCollapsibleButton.isVisible()
+
+
+def test_undo_asks_nothing_where_redo_brings_edits_back(open_panel, patients):
+    panel, volume = segmented(open_panel, patients)
+    panel.ui.segmentButton.click()
+    panel.idle()
+    left = erase_half(volume, "Segment_1")
+    edited = findResult(volume).GetSegmentation()
+    panel.ui.undoButton.click()
+    assert findResult(volume).GetSegmentation() is not edited
+    panel.ui.undoButton.click()
+    assert findResult(volume).GetSegmentation() is edited
+    labels = edited.GetSegment("Segment_1").GetRepresentation("Binary labelmap").GetPointData().GetScalars()
+    assert int((vtk_to_numpy(labels) == edited.GetSegment("Segment_1").GetLabelValue()).sum()) == left
 
 
 def test_segments_that_were_added_and_removed_are_in_the_table(open_panel, patients):
