@@ -2,6 +2,7 @@
 
 import qt
 
+from .QtTimer import callLater
 from .Signal import Signal
 from .WorkerProcess import LineSplitter
 
@@ -67,6 +68,6 @@ class QtWorkerProcess:
 
     def _onError(self, error: object) -> None:
         # Any other error (a crash, a kill) is followed by ``finished``. The process is not asked: in Qt 5 its ``error``
-        # is also a signal.
+        # is also a signal. On Windows this comes inside ``start``, when nobody waits for it yet.
         if error == qt.QProcess.FailedToStart:
-            self.finished.emit("it could not be started")
+            callLater(0, lambda: self.finished.emit("it could not be started"))

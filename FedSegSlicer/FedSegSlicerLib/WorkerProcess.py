@@ -15,7 +15,7 @@ class WorkerProcessProtocol(Protocol):
     Attributes:
         lineReceived: emitted with each line of its standard output (bytes, without the line end).
         logReceived: emitted with text of its standard error.
-        finished: emitted with a reason in words once it has ended, however it ended.
+        finished: emitted with a reason in words once it has ended, however it ended; never inside ``start``.
     """
 
     lineReceived: Signal
