@@ -158,7 +158,17 @@ class SegmentLogic:
             broken = [_refusal(entry) for entry in result["broken"]]
             tell([Release.fromWorker(row) for row in result["releases"]], broken[0] if broken else None)
 
-        self.session.request("releases", {"folder": folder, **self._trust()}, answer, lambda error: tell([], error))
+        def ask(onError: Callable[[UserError], None]) -> None:
+            self.session.request("releases", {"folder": folder, **self._trust()}, answer, onError)
+
+        def askOnceMore(error: UserError) -> None:
+            """What else the worker was doing may have ended it, as where that was cancelled."""
+            if error.code == "worker.ended" and number == self._listing:
+                ask(lambda error: tell([], error))
+            else:
+                tell([], error)
+
+        ask(askOnceMore)
 
     def _trust(self) -> dict[str, str]:
         site = self._site()

@@ -28,6 +28,7 @@ from .WordsForPeople import (
     releaseWords,
     timeWords,
 )
+from .WorkerSession import WorkerSession
 
 
 class SegmentTab:
@@ -227,6 +228,8 @@ class SegmentTab:
         writeSetting(RUNTIME, path)
         if not self.logic.isBusy:
             self.logic.session.stop()
+        for session in WorkerSession.everyOne():
+            session.renew()  # whoever else has a worker gets the new runtime once nothing is under way
         self.refresh()
 
     # What the logic tells

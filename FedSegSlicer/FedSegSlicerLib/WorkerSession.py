@@ -20,6 +20,7 @@ class Request:
 
     def __init__(self) -> None:
         self.id: int | None = None
+        self.client: JsonRpcClient | None = None
         self.isCancelled = False
         self.isDone = False
 
@@ -45,9 +46,9 @@ class WorkerSession:
         self._callLater = callLater
         self._process: WorkerProcessProtocol | None = None
         self._client: JsonRpcClient | None = None
-        self._former: WorkerProcessProtocol | None = None
+        self._ending: set[WorkerProcessProtocol] = set()
         self._isOld = False
-        self._greeted = False
+        self._ungreeted: weakref.WeakSet[JsonRpcClient] = weakref.WeakSet()
         self._log: list[str] = []
         WorkerSession._everyOne.add(self)
 
@@ -73,7 +74,7 @@ class WorkerSession:
                 if request.isCancelled:
                     # The worker may have finished before it heard of the cancelling.
                     onError(cancelledError())
-                elif isinstance(value, UserError) and value.code == "worker.ended" and not self._greeted:
+                elif request.client in self._ungreeted and getattr(value, "code", "") == "worker.ended":
                     onError(notStartedError())
                 else:
                     callback(value)
@@ -82,11 +83,11 @@ class WorkerSession:
             return call
 
         try:
-            client = self._runningClient()
+            request.client = self._runningClient()
         except UserError as error:
             self._callLater(0, lambda error=error: done(onError)(error))
             return request
-        request.id = client.request(method, params, done(onResult), done(onError), onProgress)
+        request.id = request.client.request(method, params, done(onResult), done(onError), onProgress)
         return request
 
     def cancel(self, request: Request, patienceMs: int = CANCEL_PATIENCE_MS) -> None:
@@ -99,14 +100,27 @@ class WorkerSession:
         if request.isDone or request.isCancelled:
             return
         request.isCancelled = True
-        if self._client is not None and request.id is not None:
-            self._client.cancel(request.id)
-        self._callLater(patienceMs, lambda: None if request.isDone else self.stop())
+        if request.client is not None and request.id is not None:
+            request.client.cancel(request.id)
+
+        def endIfOpen() -> None:
+            if not request.isDone and request.client is self._client:
+                self.stop()
+
+        self._callLater(patienceMs, endIfOpen)
 
     def stop(self) -> None:
-        """End the worker; open requests fail, the next request starts another."""
-        if self._process is not None:
-            self._process.stop()
+        """End the worker; open requests fail, the next request starts another, also before this one has ended."""
+        process, client = self._process, self._client
+        self._process = self._client = None
+        self._isOld = False
+        if process is None or not process.isRunning():
+            return
+        self._ungreeted.discard(client)  # it is no fault of the runtime's that this one ends
+        self._ending.add(process)  # only at its end are its open requests answered
+        # Not at once, since a process cannot be destroyed while it tells that it has ended.
+        process.finished.connect(lambda _reason: self._callLater(0, lambda: self._ending.discard(process)))
+        process.stop()
 
     def renew(self) -> None:
         """End the worker once nothing is open; the next request after that starts one of the runtime there is then."""
@@ -115,9 +129,11 @@ class WorkerSession:
 
     def close(self) -> None:
         """End the worker for good, and wait the moment that takes; open requests are not answered."""
-        if self._process is not None:
-            self._process.close()
-            self._process = self._client = None
+        for process in (self._process, *self._ending):
+            if process is not None:
+                process.close()
+        self._process = self._client = None
+        self._ending.clear()
         self._isOld = False
 
     def isRunning(self) -> bool:
@@ -134,10 +150,7 @@ class WorkerSession:
 
     def _endIfOld(self) -> None:
         if self._isOld and not self.isBusy():
-            self._isOld = False
-            self._former = self._process  # kept, since it has not ended when this returns
-            self._process = self._client = None
-            self._former.stop()
+            self.stop()
 
     def _runningClient(self) -> JsonRpcClient:
         if self._client is not None and self.isRunning():
@@ -145,19 +158,22 @@ class WorkerSession:
         arguments, environment = self.locator.arguments(), self.locator.environment()
         process = self._makeProcess()
         process.logReceived.connect(self._onLog)
-        self._process, self._client, self._greeted = process, JsonRpcClient(process), False
-        self._isOld = False
+        client = JsonRpcClient(process)
+        self._process, self._client, self._isOld = process, client, False
+        self._ungreeted.add(client)
         process.start(arguments, environment)
-        self._client.request(
+        client.request(
             "initialize",
             {"client": f"FedSegSlicer {VERSION}", "protocol": PROTOCOL},
-            self._onGreeting,
+            lambda greeting: self._onGreeting(client, greeting),
             self._onNoGreeting,
         )
-        return self._client
+        return client
 
-    def _onGreeting(self, greeting: dict[str, Any]) -> None:
-        self._greeted = True
+    def _onGreeting(self, client: JsonRpcClient, greeting: dict[str, Any]) -> None:
+        self._ungreeted.discard(client)
+        if client is not self._client:
+            return  # of a worker that was ended since
         self.devices = list(greeting["devices"])
         if greeting["protocol"] != PROTOCOL or greeting["version"] != VERSION:
             logging.warning("FedSegSlicer %s met worker %s", VERSION, greeting["version"])
