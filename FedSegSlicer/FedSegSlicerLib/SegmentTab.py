@@ -186,8 +186,12 @@ class SegmentTab:
         self._update()
 
     def _showKnown(self) -> None:
-        """Show the chosen volume's result, if it has one, also where those of others were shown since."""
-        if self.result.choose(self._choices.volume):
+        """Show the chosen volume's result, if it has one, also where those of others were shown since.
+
+        That it was put aside is saved with the scene, and may be a script's doing: nothing need be known of it here.
+        """
+        self.result.choose(self._choices.volume)
+        if self._choices.volume is not None:
             bringBack(self._choices.volume)
 
     def _observeVolume(self, volume: "slicer.vtkMRMLScalarVolumeNode | None") -> None:

@@ -10,7 +10,7 @@ from FedSegSlicerLib.Errors import UserError
 from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.SegmentLogic import State
 from panel_helpers import Ticks, check_nothing_is_clipped, outcome_to_check, segmented, show_result, table_of
-from scene_helpers import keep_pictures, load_volume, wait_until
+from scene_helpers import bring_in, keep_pictures, load_volume, wait_until
 
 pytestmark = pytest.mark.slicer
 
@@ -256,3 +256,17 @@ def test_pictures_of_every_state_have_no_clipped_text(open_panel, patients, tmp_
     )  # fmt: skip
     picture("error")
     keep_pictures(tmp_path)
+
+
+def test_a_result_that_was_put_aside_elsewhere_is_shown_when_its_volume_is_chosen(open_panel, patients):
+    """As after a scene was loaded, or a script segmented several volumes: nothing is known of it but that."""
+    volumes = [load_volume(patients["CT"], name) for name in ("first", "second", "third")]
+    for volume in volumes[:2]:
+        bring_in(patients["CT.labels"], volume)
+    visible = lambda: [findResult(each).GetDisplayNode().GetVisibility() for each in volumes[:2]]  # noqa: E731
+    assert visible() == [0, 1]
+    panel = open_panel()
+    for chosen, expected in ((0, [1, 0]), (1, [0, 1]), (2, [0, 1]), (0, [1, 0])):
+        panel.ui.inputSelector.setCurrentNode(volumes[chosen])
+        assert visible() == expected
+        assert not panel.ui.resultCollapsibleButton.isVisible()

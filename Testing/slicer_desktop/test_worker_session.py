@@ -116,6 +116,7 @@ def test_models_are_listed_again_where_cancelling_something_else_ended_the_worke
 
 def test_models_whose_listing_ends_every_worker_are_not_asked_for_for_ever(desk, releases):
     desk.wait(lambda: not desk.session.isBusy())
+    psutil.Process(desk.workers[-1]._process.pid).suspend()  # so that it cannot answer first
     desk.logic.listReleases(str(releases))
     for _try in range(2):
         workers = len(desk.workers)
