@@ -27,13 +27,22 @@ class QueuePanel:
         queue: what runs them.
         decide: which model a volume gets.
         device: returns where to compute.
+        isLooking: returns whether it is still being found out which models there are.
     """
 
-    def __init__(self, ui: object, queue: SegmentQueue, decide: Decide, device: "Callable[[], str]") -> None:
+    def __init__(
+        self,
+        ui: object,
+        queue: SegmentQueue,
+        decide: Decide,
+        device: "Callable[[], str]",
+        isLooking: "Callable[[], bool]",
+    ) -> None:
         self.ui = ui
         self.queue = queue
         self._decide = decide
         self._device = device
+        self._isLooking = isLooking
         self._entries: list[Entry] = []
         self._known: dict[str, Entry] = {}
         self._leftOut: set[str] = set()
@@ -106,7 +115,7 @@ class QueuePanel:
             return _("A volume is being segmented; wait until it is finished, or cancel it.")
         if not readSetting(RELEASES_FOLDER):
             return _("Choose the folder of your federation's models under Settings.")
-        return ""
+        return _("Looking for models…") if self._isLooking() else ""
 
     def _onFolded(self, folded: bool) -> None:
         if not folded:

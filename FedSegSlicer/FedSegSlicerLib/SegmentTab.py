@@ -52,7 +52,13 @@ class SegmentTab:
         self._expectedFor: tuple[str, ...] | None = None
         self._volumeObservers: list[tuple[object, int]] = []
         self.result = ResultPanel(ui, logic, self._update)
-        self.queue = QueuePanel(ui, SegmentQueue(logic), self._decide, lambda: self._choices.device.value)
+        self.queue = QueuePanel(
+            ui,
+            SegmentQueue(logic),
+            self._decide,
+            lambda: self._choices.device.value,
+            lambda: self._choices.releases is None,
+        )
         self._prepareWidgets()
         self._connect()
         self._update()
@@ -67,7 +73,10 @@ class SegmentTab:
         self._onParameters()
 
     def refresh(self) -> None:
-        """List the releases, and look again at a volume that was refused, as when the module is entered."""
+        """List the releases, and look again at a volume that was refused, as when the module is entered.
+
+        What was listed before of the same folder can be used meanwhile.
+        """
         if not isinstance(self._choices.inspection, Inspection):
             self._inspectedVolume = None
         self._listReleases()
@@ -245,8 +254,9 @@ class SegmentTab:
 
     def _listReleases(self) -> None:
         folder = readSetting(RELEASES_FOLDER)
-        self._choices.releases = [] if not folder else None
-        self._choices.releasesError = None
+        if not (folder and self._choices.releases and folder == self._choices.releasesFolder):
+            self._choices.releases = None if folder else []
+            self._choices.releasesError = None
         if folder:
             self.logic.listReleases(folder)
         self._choices.releasesFolder = folder

@@ -1,5 +1,7 @@
 """Several volumes in the Segment tab, through its real .ui: nothing else runs meanwhile, each gets what fits it."""
 
+import shutil
+
 import numpy as np
 import pytest
 import qt
@@ -176,3 +178,20 @@ def test_images_that_come_and_go_while_the_list_is_open_are_listed(open_panel, p
     slicer.mrmlScene.RemoveNode(second)
     wait_until(lambda: rows_of(panel) == [("first", "", False)])
     assert panel.ui.queueButton.toolTip == "Mark the images to segment."
+
+
+def test_nothing_is_queued_before_the_models_are_known(open_panel, patients, releases, tmp_path):
+    """A volume whose series says what it is would fail at once: there would be no model for it yet."""
+    series_says(load_volume(patients["CT"]), "CT")
+    panel = opened(open_panel)
+    button, models = panel.ui.queueButton, panel.ui.releaseComboBox
+    assert button.enabled
+    panel.ui.releasesPathEdit.currentPath = str(shutil.copytree(releases, tmp_path / "releases"))
+    assert (button.enabled, button.toolTip) == (False, "Looking for models…")
+    wait_until(lambda: button.enabled)
+    panel.widget.exit()
+    panel.widget.enter()
+    assert (button.enabled, models.count) == (True, 2)  # what is known of the same folder can be used meanwhile
+    shutil.rmtree(tmp_path / "releases" / "tiny-CT-v1")
+    panel.widget.enter()
+    wait_until(lambda: models.count == 1)
