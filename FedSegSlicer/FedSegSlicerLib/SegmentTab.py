@@ -46,6 +46,7 @@ class SegmentTab:
         self._parametersObserver: int | None = None
         self._choices = Choices()
         self._inspectedVolume: str | None = None
+        self._latestVolume: str | None = None
         self._error: UserError | None = None
         self._fillingReleases = False
         self._news = ""
@@ -70,6 +71,8 @@ class SegmentTab:
         self._parameters = parameters
         if parameters is not None:
             self._parametersObserver = parameters.AddObserver("ModifiedEvent", self._onParameters)
+            volume = parameters.inputVolume
+            self._latestVolume = volume.GetID() if volume is not None else None  # its kind is the scene's
         self._onParameters()
 
     def refresh(self) -> None:
@@ -183,6 +186,7 @@ class SegmentTab:
         self._choices.release = parameters.release if parameters is not None else ""
         self._choices.device = parameters.device if parameters is not None else DeviceChoice.AUTO
         volumeId = volume.GetID() if volume is not None else None
+        self._forgetKind(volumeId)
         if volumeId != self._inspectedVolume:
             self._inspectedVolume = volumeId
             self._observeVolume(volume)
@@ -193,6 +197,14 @@ class SegmentTab:
                 self._inspect(volume)
         self._fillReleases()
         self._update()
+
+    def _forgetKind(self, volumeId: str | None) -> None:
+        """Detect again what another volume is: what the user said of one says nothing of the next."""
+        if volumeId in (None, self._latestVolume):
+            return
+        former, self._latestVolume = self._latestVolume, volumeId
+        if former is not None and not slicer.mrmlScene.IsBatchProcessing():  # else a scene is being loaded
+            self._parameters.modality = self._choices.modality = ModalityChoice.AUTO
 
     def _showKnown(self) -> None:
         """Show the chosen volume's result, if it has one, also where those of others were shown since.

@@ -252,3 +252,26 @@ def test_a_module_that_is_reloaded_while_it_is_shown_lists_its_models(open_panel
     wait_until(lambda: again.segmentTab._choices.releases)
     again.cleanup()
     again.parent._qt_object.deleteLater()
+
+
+def test_the_kind_that_was_said_of_one_volume_is_not_said_of_the_next(open_panel, patients):
+    first, second = load_volume(patients["CT"], "first"), load_volume(patients["CT"], "second")
+    panel = open_panel()
+    panel.ui.inputSelector.setCurrentNode(first)
+    panel.ready()
+    panel.ui.modalityComboBox.currentIndex = 2
+    panel.ui.inputSelector.setCurrentNode(None)
+    panel.ui.inputSelector.setCurrentNode(first)
+    assert panel.parameters.modality is ModalityChoice.MR  # of the same volume it holds
+    panel.ui.inputSelector.setCurrentNode(second)
+    assert (panel.parameters.modality, panel.ui.modalityComboBox.currentIndex) == (ModalityChoice.AUTO, 0)
+    panel.ready()
+    assert panel.ui.modalityLabel.text.startswith("CT, ")
+    panel.ui.modalityComboBox.currentIndex = 2
+    panel.widget.exit()
+    panel.widget.enter()
+    assert panel.parameters.modality is ModalityChoice.MR
+    slicer.mrmlScene.StartState(slicer.mrmlScene.ImportState)  # a scene brings its volume with what was said of it
+    panel.parameters.inputVolume = first
+    slicer.mrmlScene.EndState(slicer.mrmlScene.ImportState)
+    assert panel.parameters.modality is ModalityChoice.MR
