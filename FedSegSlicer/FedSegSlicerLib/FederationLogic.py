@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from .CaseHandover import CaseHandover
 from .Errors import UserError
-from .FederationTypes import CaseOffer, SiteFacts
+from .FederationTypes import CaseOffer, SiteFacts, consentOf
 from .FederationWords import folderWords, roleWords
 from .SegmentExport import SegmentExport
 from .Signal import Signal
@@ -61,14 +61,16 @@ class FederationLogic:
         self._request: Request | None = None
         self._number = 0
         self._isWatched = self._isLooking = False
+        self._watching = 0
         self._forget()
 
     # The site
 
     def setSite(self, site: str) -> None:
-        """Look at another site's folder, which need not exist yet."""
+        """Look at another site's folder, which need not exist yet; what is being done for the former is cancelled."""
         if site == self.site:
             return
+        self.cancel()
         self.site = site
         self._number += 1
         self._handover.drop()
@@ -82,7 +84,8 @@ class FederationLogic:
         begins = isWatched and not self._isWatched
         self._isWatched = isWatched
         if begins:
-            self._lookAgain()
+            self._watching += 1
+            self._lookAgain(self._watching)
 
     def look(self) -> None:
         """Ask how the site stands, unless that is being asked already."""
@@ -308,18 +311,22 @@ class FederationLogic:
         doing: str,
         site: bool = True,
         onError: Callable[[UserError], None] | None = None,
+        onEnd: Callable[[], None] = lambda: None,
     ) -> None:
+        """Ask the worker; ``onResult`` and ``onError`` only while this site is shown, ``onEnd`` before them always."""
         number = self._number
         self.doing = doing
         self.changed.emit()
 
         def done(told: Any) -> None:
+            onEnd()
             if number == self._number:
                 self._end()
                 onResult(told)
                 self.changed.emit()
 
         def fail(error: UserError) -> None:
+            onEnd()
             self._failed(number, error, onError)
 
         told = {"site": self.site, **params} if site else params
@@ -339,17 +346,15 @@ class FederationLogic:
         number = self._number
 
         def ask(params: dict[str, Any], labels: Path) -> None:
-            def ended(told: Any) -> None:
-                labels.unlink(missing_ok=True)
-                onResult(told)
-
             def failed(error: UserError) -> None:
-                labels.unlink(missing_ok=True)
                 self.failed.emit(error)
                 if method == "site.cohort.add":  # it may be in the store all the same
                     self.listCases()
 
-            self._ask(method, {**params, **extra}, ended, doing, onError=failed)
+            def tidy() -> None:
+                labels.unlink(missing_ok=True)
+
+            self._ask(method, {**params, **extra}, onResult, doing, onError=failed, onEnd=tidy)
 
         self._handover.write(offer, ask, lambda error: self._failed(number, error))
         self.doing = doing
@@ -375,10 +380,10 @@ class FederationLogic:
         if self.facts.member is not None and not wasMember:
             self.listCases()
 
-    def _lookAgain(self) -> None:
-        if self._isWatched:
+    def _lookAgain(self, number: int) -> None:
+        if self._isWatched and number == self._watching:
             self.look()
-            self.callLater(LOOK_EVERY_MS, self._lookAgain)
+            self.callLater(LOOK_EVERY_MS, lambda: self._lookAgain(number))
 
     def _forget(self) -> None:
         self.facts: SiteFacts | None = None
@@ -389,10 +394,3 @@ class FederationLogic:
         self.unknown: UserError | None = None
         self.seenAt = 0.0
         self._missed = 0
-
-
-def consentOf(by: str, day: str) -> dict[str, str]:
-    """Return what the worker is told of a consent: nothing where nobody gave one, the day where it is said."""
-    if not by.strip():
-        return {}
-    return {"consent_by": by.strip(), **({"consent_given": day} if day else {})}

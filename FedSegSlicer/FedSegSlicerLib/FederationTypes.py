@@ -95,3 +95,10 @@ class SiteFacts:
             told["member"],
             told["journal_changed"],
         )
+
+
+def consentOf(by: str, day: str) -> dict[str, str]:
+    """Return what the worker is told of a consent: nothing where nobody gave one, the day where it is said."""
+    if not by.strip():
+        return {}
+    return {"consent_by": by.strip(), **({"consent_given": day} if day else {})}

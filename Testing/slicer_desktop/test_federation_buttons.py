@@ -8,8 +8,12 @@ import pytest
 import qt
 import slicer
 from FedSegSlicerLib import CohortPanel
+from FedSegSlicerLib.FederationLogic import FederationLogic
+from FedSegSlicerLib.QtWorkerProcess import QtWorkerProcess
 from FedSegSlicerLib.RuntimeLocator import RuntimeLocator
 from FedSegSlicerLib.Settings import RELEASES_FOLDER, writeSetting
+from FedSegSlicerLib.VolumeExchange import VolumeExchange
+from FedSegSlicerLib.WorkerSession import WorkerSession
 from PySide6 import QtCore, QtWidgets
 from PySide6.QtTest import QTest
 from scene_helpers import wait_until
@@ -199,3 +203,50 @@ def test_that_the_state_is_not_known_any_more_is_told(panel, kept_session, monke
         assert "This is how it stood then:" in ui.fedStateLabel.text
     wait_until(lambda: "not known" not in ui.fedStateLabel.text)  # the worker is there again
     assert "Not yet admitted" in ui.fedStateLabel.text
+
+
+def test_another_folder_cancels_what_is_done_for_the_former_and_leaves_no_outlines_behind(panel, patients, tmp_path):
+    ui, folder = panel.ui, tmp_path / "images"
+    panel.choose_case()
+    ui.fedCheckCaseButton.click()
+    wait_until(lambda: panel.logic._request is not None)
+    outlines = lambda: list(panel.logic._handover._exchange.folder().glob("case-*"))  # noqa: E731
+    assert len(outlines()) == 1
+    request = panel.logic._request
+    ui.fedSitePathEdit.currentPath = str(tmp_path / "another")
+    wait_until(lambda: request.isDone)
+    assert outlines() == []
+    ui.fedSitePathEdit.currentPath = str(tmp_path / "site")
+    wait_until(lambda: panel.logic.cohort is not None)
+    panel.idle()
+    folder.mkdir()
+    for number in range(40):
+        shutil.copy(patients["CT"], folder / f"scan{number:02}.nii.gz")
+        shutil.copy(patients["CT.labels"], folder / f"scan{number:02}.seg.nrrd")
+    panel.tab.cohort.addFolder(str(folder))
+    wait_until(lambda: ui.fedProgressLabel.text in ("Case 3 of 40…", "Case 4 of 40…", "Case 5 of 40…"))
+    request = panel.logic._request
+    ui.fedSitePathEdit.currentPath = str(tmp_path / "another")
+    assert request.isCancelled
+    wait_until(lambda: request.isDone, 5)
+    wait_until(lambda: panel.logic.facts is not None)
+    assert panel.logic.facts.member is None
+
+
+def test_leaving_and_returning_at_once_does_not_look_twice_as_often():
+    due = []
+    locator = RuntimeLocator(lambda: "/no/runtime", slicer.util.startupEnvironment)
+    later = lambda _milliseconds, function: due.append(function)  # noqa: E731
+    logic = FederationLogic(WorkerSession(locator, QtWorkerProcess, later), VolumeExchange(later), later)
+    for _turn in range(3):
+        logic.watch(True)
+        logic.watch(False)
+    logic.watch(True)
+    for _turn in range(3):
+        waiting, due[:] = list(due), []
+        for function in waiting:
+            function()
+    assert len(due) == 1
+    logic.watch(False)
+    due.pop()()
+    assert due == []
