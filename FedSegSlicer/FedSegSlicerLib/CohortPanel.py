@@ -37,6 +37,8 @@ class CohortPanel:
         self._shown: dict[str, Any] | None = None
         self._named: tuple | None = None
         self._choices: dict[str, object] = {}
+        self._values: dict[str, list[Any]] = {}  # what is sent of a structure, by its choice's index
+        self._stored: dict[str, Any] = {}  # what the site's store knows from earlier cases
         self._checked: tuple | None = None
         self._today = today()
         self._showDay(self._today)
@@ -69,7 +71,7 @@ class CohortPanel:
         cohort = self.logic.cohort
         if cohort is not self._shown:
             self._fill(cohort)
-        self._fillNaming(cohort["structures"] if cohort is not None else [])
+        self._fillNaming(*(cohort["structures"], cohort["naming"]) if cohort is not None else ([], {}))
         self._updateButtons()
         offer = self.logic.offer if self._checked == self._key() else None
         isOpen = not self.ui.fedAddCollapsibleButton.collapsed
@@ -102,28 +104,34 @@ class CohortPanel:
         )
         self.ui.fedCohortLabel.setVisible(cohort is not None)
 
-    def _fillNaming(self, structures: list[str]) -> None:
-        """List the federation's structures, each with the segments of the chosen segmentation to choose from."""
+    def _fillNaming(self, structures: list[str], stored: dict[str, Any]) -> None:
+        """List the federation's structures, each with the segments of the chosen segmentation to choose from.
+
+        What was said for earlier cases holds for the next one, and is therefore what is chosen at first.
+        """
         node = self._segmentation()
         segments = []
         if node is not None:
             segmentation = node.GetSegmentation()
             segments = [segmentation.GetNthSegment(n).GetName() for n in range(segmentation.GetNumberOfSegments())]
-        named = (tuple(structures), tuple(segments))
+        named = (tuple(structures), tuple(segments), str(stored))
         if named == self._named:
             return
-        self._named = named
+        self._named, self._stored = named, stored
         table = self.ui.fedNamingTable
         table.setRowCount(len(structures))
-        self._choices = {}
+        self._choices, self._values = {}, {}
         for row, structure in enumerate(structures):
             table.setItem(row, 0, qt.QTableWidgetItem(structure))
+            values, known = [None, NOT_ANNOTATED, *([name] for name in segments)], stored.get(structure)
+            others = [] if known in values else [known]  # segments of earlier cases that this one does not have
             choice = qt.QComboBox()
-            choice.addItems([_("by its code or name"), _("I do not outline it"), *segments])
+            choice.addItems([_("by its code or name"), _("I do not outline it"), *segments, *map(", ".join, others)])
+            choice.setCurrentIndex([*values, *others].index(known))
             choice.setToolTip(_("Which of your segments is {structure}.").format(structure=structure))
             choice.connect("currentIndexChanged(int)", lambda _index: self.update())
             table.setCellWidget(row, 1, choice)
-            self._choices[structure] = choice
+            self._choices[structure], self._values[structure] = choice, [*values, *others]
         fitTable(table, MOST_ROWS)
 
     def _updateButtons(self) -> None:
@@ -232,13 +240,9 @@ class CohortPanel:
         )
 
     def _naming(self) -> dict[str, Any]:
-        naming: dict[str, Any] = {}
-        for structure, choice in self._choices.items():
-            if choice.currentIndex == 1:
-                naming[structure] = NOT_ANNOTATED
-            elif choice.currentIndex > 1:
-                naming[structure] = [choice.currentText]
-        return naming
+        """Return what is chosen for each structure; None, "by its code or name", takes back what was said before."""
+        chosen = {name: self._values[name][choice.currentIndex] for name, choice in self._choices.items()}
+        return {name: value for name, value in chosen.items() if value is not None or name in self._stored}
 
     def _key(self) -> tuple | None:
         """Return what a check was of; where it is not what is chosen now, its findings say nothing."""

@@ -19,7 +19,8 @@ class CaseOffer:
         segmentation: its segmentation.
         patient: the site's own id of the patient; stays in the site's store and never gets into the scene.
         modality: DICOM modality code where the user says it.
-        naming: federation's structure to the user's segments, or to ``NOT_ANNOTATED``; others by code or name.
+        naming: federation's structure to the user's segments, or to ``NOT_ANNOTATED``; None takes back what the site
+            said for earlier cases, which else holds; others by code or name.
         accept: codes of findings that the user accepts.
     """
 

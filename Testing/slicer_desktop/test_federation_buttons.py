@@ -250,3 +250,29 @@ def test_leaving_and_returning_at_once_does_not_look_twice_as_often():
     logic.watch(False)
     due.pop()()
     assert due == []
+
+
+def test_what_was_said_of_one_case_is_shown_for_the_next_and_can_be_taken_back(panel):
+    ui, cohort = panel.ui, panel.tab.cohort
+    chosen = lambda: {name: choice.currentText for name, choice in cohort._choices.items()}  # noqa: E731
+    panel.choose_case()
+    outlined, other = (next(n for n, c in cohort._choices.items() if c.currentIndex == index) for index in (0, 1))
+    cohort._choices[outlined].setCurrentIndex(cohort._choices[outlined].findText(outlined))
+    said = chosen()
+    assert (said[outlined], said[other]) == (outlined, "I do not outline it")
+    panel.check_case()
+    ui.fedAddButton.click()
+    wait_until(lambda: ui.fedCaseTable.rowCount == 1)
+    panel.idle()
+    assert chosen() == said
+    segmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    segment = next(s for s in map(segmentation.GetSegmentation().GetNthSegment, range(2)) if s.GetName() == outlined)
+    segment.SetName("Leber")
+    cohort.update()
+    assert chosen() == said  # also the name that this case does not have
+    assert cohort._naming()[outlined] == [outlined]
+    cohort._choices[other].setCurrentIndex(0)
+    assert chosen()[other] == "by its code or name"
+    assert cohort._naming()[other] is None
+    plain = next(name for name, words in said.items() if words == "by its code or name")
+    assert plain not in cohort._naming()
