@@ -109,6 +109,7 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.segmentTab = SegmentTab(self.ui, self.logic.makeSegmentLogic())
         self.seeTab = SeeTab(self.ui, self.logic.makeSeeLogic(), SampleViews(slicer.app.layoutManager()))
         self.federationTab = FederationTab(self.ui, self.logic.makeFederationLogic())
+        self.seeTab.siteChosen.connect(lambda _site: self.segmentTab.refresh())  # whose models are trusted has changed
         self.federationTab.siteChosen.connect(self._onSite)
         self.federationTab.released.connect(self._onReleased)
         self.federationTab.arrived.connect(self._onArrived)

@@ -28,7 +28,8 @@ class FederationLogic:
     """Shows and calls the core's functions for a site; nothing waits, nothing is decided here.
 
     Signals: ``changed()`` something below is new; ``progressed(Progress)``; ``failed(UserError)``;
-    ``told(str)`` something was done, in words; ``released(str)`` a release was taken in.
+    ``told(str)`` something was done, in words; ``released(str)`` a release was taken in; ``forgotten(str)`` the site of
+    this folder was deleted.
 
     Attributes:
         facts: how the site stands, None until it is known.
@@ -52,7 +53,7 @@ class FederationLogic:
     def __init__(self, session: WorkerSession, exchange: VolumeExchange, callLater: CallLater) -> None:
         self.session = session
         self.changed, self.progressed, self.failed = Signal(), Signal(), Signal()
-        self.told, self.released = Signal(), Signal()
+        self.told, self.released, self.forgotten = Signal(), Signal(), Signal()
         self.site = ""
         self.invitationFile = ""
         self.doing = ""
@@ -257,6 +258,8 @@ class FederationLogic:
         """Say what the site shall do: ``pause``, ``resume``, ``leave``, ``forget``, or ``set`` with settings."""
 
         def done(facts: dict[str, Any]) -> None:
+            if what == "forget":
+                self.forgotten.emit(self.site)
             self._take(facts)
             if what == "set":
                 self.told.emit(_("Saved. The site goes by these settings."))

@@ -17,7 +17,7 @@ from .Parameters import FedSegSlicerParameterNode
 from .RecordsPanel import RecordsPanel
 from .ReleaseNews import ReleaseNews
 from .SaveDialog import askFileToWrite
-from .Settings import SITE_FOLDER, readSetting, writeSetting
+from .Settings import SITE_FOLDER, forgetSite, readSetting, writeSetting
 from .Signal import Signal
 from .Tables import fitTable, prepareTable
 from .TrainingPanel import TrainingPanel
@@ -120,6 +120,7 @@ class FederationTab:
         self.logic.failed.connect(self._onFailed)
         self.logic.told.connect(self._onTold)
         self.logic.released.connect(self.released.emit)
+        self.logic.forgotten.connect(forgetSite)
         self.news.arrived.connect(self._onArrived)
         self.news.failed.connect(self._onFailed)
 

@@ -18,6 +18,7 @@ from .SeeTypes import GinSettings, Look
 from .SeeViews import SampleViews, pointInView
 from .SeeWords import legendWords, measureWords, seenAsWords, settingsWords
 from .Settings import SITE_FOLDER, readSetting, writeSetting
+from .Signal import Signal
 from .VolumeExchange import checkVolume
 
 PATIENCE_MS = 400
@@ -25,7 +26,7 @@ PATIENCE_MS = 400
 
 
 class SeeTab:
-    """Drives the widgets of the See tab.
+    """Drives the widgets of the See tab; ``siteChosen(str)`` tells that another site's folder was chosen.
 
     Args:
         ui: the widgets of FedSegSlicer.ui by name.
@@ -37,6 +38,7 @@ class SeeTab:
         self.ui = ui
         self.logic = logic
         self.views = views
+        self.siteChosen = Signal()
         self._parameters: FedSegSlicerParameterNode | None = None
         self._parametersObserver: int | None = None
         self._look: Look | None = None
@@ -153,6 +155,7 @@ class SeeTab:
         writeSetting(SITE_FOLDER, path)
         self.ui.seeTrainingLabel.setVisible(False)
         self._update()
+        self.siteChosen.emit(path)
 
     def _onStrength(self, low: float, high: float) -> None:
         if self._parameters is not None and not self._isFilling:

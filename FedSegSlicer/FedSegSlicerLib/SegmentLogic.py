@@ -41,6 +41,7 @@ class SegmentLogic:
         callLater: see CallLater.
         site: returns the folder of this computer's site, whose coordinator's releases are trusted and all others
             refused; ``""`` where there is none: then any release that is whole can be used, and none is trusted.
+            Raises UserError where that is not known: then none is used.
 
     >>> logic.finished.connect(lambda outcome: print(outcome.rows))
     >>> logic.segment(volumeNode, "CT", "demo-CT-v3", releasesFolder, "auto")
@@ -159,7 +160,12 @@ class SegmentLogic:
             tell([Release.fromWorker(row) for row in result["releases"]], broken[0] if broken else None)
 
         def ask(onError: Callable[[UserError], None]) -> None:
-            self.session.request("releases", {"folder": folder, **self._trust()}, answer, onError)
+            try:
+                order = {"folder": folder, **self._trust()}
+            except UserError as error:
+                self._callLater(0, lambda error=error: tell([], error))
+                return
+            self.session.request("releases", order, answer, onError)
 
         def askOnceMore(error: UserError) -> None:
             """What else the worker was doing may have ended it, as where that was cancelled."""
@@ -190,12 +196,12 @@ class SegmentLogic:
             owner: who has reserved the logic, if somebody has.
 
         Raises:
-            UserError: the volume cannot be segmented, or ``segment.busy``; nothing was started.
+            UserError: the volume cannot be segmented, ``segment.busy``, or ``site.unreachable``; nothing was started.
         """
         if self.state is not State.IDLE or self._reservedBy is not owner:
             raise busyError()
         checkVolume(volumeNode)
-        folder = self._exchange.folder()
+        folder, trust = self._exchange.folder(), self._trust()
         self._run += 1
         number = self._run
         self.state = State.RUNNING
@@ -207,7 +213,7 @@ class SegmentLogic:
             "releases": releasesFolder,
             "device": device,
             "pieces": str(pieces),
-            **self._trust(),
+            **trust,
         }
 
         def ask(path: Path) -> None:

@@ -76,6 +76,28 @@ def test_without_a_site_every_model_says_that_its_signer_is_unknown(member, site
     assert "Signer unknown" in panel.ui.resultLabel.text
 
 
+def test_no_model_is_used_while_the_sites_folder_is_out_of_reach(member, sent, tmp_path):  # noqa: F811 - the fixture
+    """Any signer's would be, as where there is no site: its disk may only not be connected."""
+    panel, _folder = member
+    ui, site = panel.ui, tmp_path / "site"
+    ui.seeSitePathEdit.currentPath = ""
+    wait_until(lambda: len(listed(panel)) == 3)  # Segment follows what is chosen under See
+    ui.seeSitePathEdit.currentPath = str(shutil.copytree(sent / "site", site))
+    wait_until(lambda: len(listed(panel)) == 2)
+    away = site.rename(tmp_path / "elsewhere")
+    ui.segmentButton.click()
+    assert "site.unreachable" in ui.messageLabel.text
+    assert findResult(panel.parameters.inputVolume) is None
+    panel.widget.enter()
+    wait_until(lambda: listed(panel) == [])
+    assert "site.unreachable" in ui.messageLabel.text
+    assert not ui.segmentButton.enabled
+    away.rename(site)
+    panel.widget.enter()
+    wait_until(lambda: listed(panel) == ["sent-CT, version 2", "sent-CT, version 1"])
+    assert not ui.messageLabel.text.startswith("Your site")
+
+
 def test_what_segment_trusts_follows_a_site_that_is_deleted_and_joins_another(
     sent, open_panel, patients, invitation, tmp_path  # noqa: F811 - the fixture
 ):  # fmt: skip
