@@ -362,7 +362,7 @@ def test_a_folders_run_keeps_its_form(tmp_path):
     run = Run(tmp_path, federation(rounds=1), {"ct": AddingTrainer()})
     run.loop().run()
     with pytest.raises(BadInputError, match=r"federation\.config-changed"):
-        FederationLoop(run.grid, federation(rounds=1, exchange=HALF), tmp_path)
+        FederationLoop(run.grid, federation(rounds=1, exchange=HALF), tmp_path).run()
 
 
 def test_to_record_of_a_lowered_model_weighs_half():
