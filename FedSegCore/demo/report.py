@@ -26,7 +26,7 @@ from FedSegCore.reporting.sections import (
     Table,
     Text,
 )
-from FedSegCore.reporting.surface3d import render_segments
+from FedSegCore.reporting.surface3d import NothingToDrawError, render_segments
 from FedSegCore.reporting.tables import Column
 from FedSegCore.volumes.volume import Volume
 
@@ -156,16 +156,20 @@ def _pictures(cases: Sequence[SegmentedCase]) -> list[Block]:
             caption = "Ultrasound picture of a patient no hospital had."
         blocks.append(Picture(overlay_png(case.image, panels, TORSO_CONTRACT, plane=plane), caption))
     solid = [case for case in cases if case.modality != "US"]
-    blocks.append(
-        Gallery(
-            [
-                Picture(render_segments(labels, TORSO_CONTRACT, pixels=300), f"{_KIND[case.modality]}: {words}")
-                for case in solid
-                for words, labels in (("truth", case.truth), ("model", case.found))
-            ]
-        )
-    )
+    drawn = [_solid(case, words) for case in solid for words in ("truth", "model")]
+    blocks.append(Gallery([picture for picture in drawn if picture is not None]))
+    if None in drawn:
+        blocks.append(Text("Where a picture is missing, the model found too little to draw."))
     return blocks
+
+
+def _solid(case: SegmentedCase, words: str) -> Picture | None:
+    """Return the 3-D picture of the ``"truth"`` or of what the ``"model"`` found; None where there is too little."""
+    labels = case.truth if words == "truth" else case.found
+    try:
+        return Picture(render_segments(labels, TORSO_CONTRACT, pixels=300), f"{_KIND[case.modality]}: {words}")
+    except NothingToDrawError:  # a model of one round, say
+        return None
 
 
 def _growth(outcome: FederationOutcome) -> list[Block]:

@@ -20,6 +20,10 @@ _ROOM = 3
 """Empty voxels put around a segment."""
 
 
+class NothingToDrawError(ValueError):
+    """Nothing is labelled, or only specks that are gone once the surfaces are smooth."""
+
+
 @dataclass(frozen=True)
 class _Layer:
     """What a ray meets first of one label: (rows, columns) each; depth is infinite where it meets nothing."""
@@ -84,12 +88,12 @@ def render_segments(
         smoothing_mm: standard deviation of the smoothing that takes the steps off voxels.
 
     Raises:
-        ValueError: nothing is labelled.
+        NothingToDrawError: nothing is labelled, or only specks.
     """
     array = labels.array[0]
     shown = [label for label in contract.labels if (array == label.value).any()]
     if not shown:
-        raise ValueError("there is nothing to draw: no voxel is labelled")
+        raise NothingToDrawError("there is nothing to draw: no voxel is labelled")
     to_lps = labels.grid.affine()
     axes = _view_axes(turn_degrees, raise_degrees)
     centre, half = _extent(array, to_lps, axes)
@@ -99,6 +103,8 @@ def render_segments(
         _cast(array == label.value, labels.grid, view, smoothing_mm, paint)
         for label, paint in zip(shown, paints, strict=True)
     ]
+    if not any(np.isfinite(layer.depth).any() for layer in layers):
+        raise NothingToDrawError("there is nothing to draw: only specks are labelled")
     return _png(_compose(layers), pixels / view.size)
 
 

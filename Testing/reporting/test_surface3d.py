@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from matplotlib.image import imread
 
-from FedSegCore.reporting.surface3d import render_segments
+from FedSegCore.reporting.surface3d import NothingToDrawError, render_segments
 from FedSegCore.volumes.labels import CodedTerm, Label, LabelContract
 from FedSegCore.volumes.volume import Grid, Volume
 
@@ -99,5 +99,9 @@ def test_light_comes_from_above_the_viewers_left() -> None:
 
 
 def test_nothing_to_draw_is_said() -> None:
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(NothingToDrawError, match="no voxel"):
         render_segments(Volume(np.zeros((1, 2, 2, 2), np.uint8), Grid((2, 2, 2))), CONTRACT)
+    specks = np.zeros((1, 20, 20, 20), np.uint8)
+    specks[0, [1, 10, 19], [2, 10, 18], [3, 10, 17]] = (1, 2, 1)
+    with pytest.raises(NothingToDrawError, match="only specks"):
+        render_segments(Volume(specks, Grid((20, 20, 20))), CONTRACT)
