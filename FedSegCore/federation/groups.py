@@ -228,6 +228,7 @@ class Group:
             privacy=self.config.privacy,
             exchange=self.config.exchange,
             usual=name not in self.state.members or self.state.members[name].usual is None,
+            trained_values=tuple(sorted({value for one in self.state.members.values() for value in one.annotated})),
         )
 
     def _lesion_counts_for(self, name: str) -> tuple[int, ...]:
@@ -351,6 +352,7 @@ class Group:
                 "recent": recent,
                 "lesion_counts": row.lesion_counts or before.lesion_counts,
                 "usual": before.usual if row.usual is None else row.usual,
+                "annotated": tuple(sorted({*before.annotated, *row.annotated})),
             }
             members[row.site] = before.model_copy(update=told)
         return members

@@ -35,6 +35,10 @@ _MAX_JSON = 4 * 1024 * 1024
 Part = TypeVar("Part", bound=BaseModel)
 
 
+Values = Annotated[tuple[Annotated[int, Field(ge=1, le=255)], ...], Field(max_length=255)]
+"""Values of the contract's labels."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -74,6 +78,7 @@ class RoundOrder(_Part):
         privacy: what the federation demands of the answer beyond the site's own policy.
         exchange: in which form models and answers travel.
         usual: the site shall tell what is usual in its training cohort, which it has not yet.
+        trained_values: contract values that sites of the group have annotated so far.
     """
 
     protocol: int = PROTOCOL
@@ -85,11 +90,13 @@ class RoundOrder(_Part):
     privacy: PrivacyRules = PrivacyRules()
     exchange: ExchangeConfig = ExchangeConfig()
     usual: bool = False
+    trained_values: Values = ()
 
     @property
     def request(self) -> RoundRequest:
         """The part the trainer sees."""
-        return RoundRequest(self.round_number, self.rounds, self.seed, self.privacy, self.exchange, self.usual)
+        told = (self.privacy, self.exchange, self.usual, self.trained_values)
+        return RoundRequest(self.round_number, self.rounds, self.seed, *told)
 
 
 class RoundReport(_Part):
@@ -101,7 +108,7 @@ class RoundReport(_Part):
     loss: float | None
     scores: tuple[CaseScore, ...] = ()
     seconds: Annotated[dict[ShortText, float], Field(max_length=32)] = {}
-    annotated: Annotated[tuple[Annotated[int, Field(ge=1, le=255)], ...], Field(max_length=255)] = ()
+    annotated: Values = ()
     lesion_counts: Annotated[tuple[Count, ...], Field(max_length=MOST_BINS)] = ()
     usual: CohortUsual | None = None
     encoded: bool = False

@@ -9,7 +9,7 @@ from pathlib import Path
 import FedSegCore
 from FedSegCore.common.packages import installed_versions
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Version of the messages between server app and client app."""
 
 _PACKAGES = ("flwr", "torch", "monai", "numpy")

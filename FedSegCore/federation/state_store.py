@@ -86,6 +86,7 @@ class Member(BaseModel):
         recent: hashes of the tensors it answered with, newest last.
         lesion_counts: the lesion sizes it told, empty until it has.
         usual: what is usual in its training cohort; None until it has answered when asked.
+        annotated: contract values that its training cases have annotated in any round.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,6 +97,7 @@ class Member(BaseModel):
     recent: tuple[str, ...] = ()
     lesion_counts: tuple[int, ...] = ()
     usual: CohortUsual | None = None
+    annotated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

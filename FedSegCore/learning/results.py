@@ -46,6 +46,7 @@ class RoundRequest:
         privacy: what the federation demands of the answer; the site's own policy counts where it is stricter.
         exchange: in which form the answer travels.
         usual: tell what is usual in the training cohort, too.
+        trained_values: contract values that sites of the group have annotated so far; what they score gives these only.
     """
 
     round_number: int
@@ -54,6 +55,7 @@ class RoundRequest:
     privacy: PrivacyRules = field(default_factory=PrivacyRules)
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
     usual: bool = False
+    trained_values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

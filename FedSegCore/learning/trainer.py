@@ -86,7 +86,10 @@ class LocalTrainer:
         started = time.perf_counter()
         scored = self.task.training.validate_received and bool(self.cohort.validation)
         cut = SCORING_SHARE if scored else 0.0
-        scores = self.score(weights, self.cohort.validation, told.part(0.0, cut)) if scored else ()
+        own = {value for case in self.cohort.training for value in case.annotated}
+        # as the release would: labels that nobody annotates are never given
+        values = tuple(sorted({*request.trained_values, *own}))
+        scores = self.score(weights, self.cohort.validation, told.part(0.0, cut), values) if scored else ()
         between = time.perf_counter()
         load_weights(self._network, weights)
         generator = sample_generator(request.seed, self._site_number, request.round_number)
@@ -105,7 +108,7 @@ class LocalTrainer:
             seconds={"scoring": between - started, "training": time.perf_counter() - between},
             lesion_counts=self._steps.lesion_counts,
             usual=usual_of(self.measured) if request.usual else None,
-            annotated=tuple(sorted({value for case in self.cohort.training for value in case.annotated})),
+            annotated=tuple(sorted(own)),
         )
 
     @functools.cached_property
@@ -119,9 +122,15 @@ class LocalTrainer:
         return self._memory.remember(_training_key(self.task, request.seed), request.round_number, loss)
 
     def score(
-        self, weights: Arrays, cases: Sequence[PreparedCase], progress: Progress | None = None
+        self,
+        weights: Arrays,
+        cases: Sequence[PreparedCase],
+        progress: Progress | None = None,
+        values: Sequence[int] | None = None,
     ) -> tuple[CaseScore, ...]:
         """Return the scores of ``weights`` on ``cases``, per case and annotated label, on the prepared grid.
+
+        ``values`` are the contract values that may be found; None: all.
 
         Raises:
             BadInputError: ``weights.*``.
@@ -136,6 +145,7 @@ class LocalTrainer:
             task.training.patch_size,
             self.device,
             standardise=task.preprocessing.standardise,
+            values=values,
         )
         scores: list[CaseScore] = []
         try:

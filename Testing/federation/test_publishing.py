@@ -102,3 +102,15 @@ def test_the_card_says_that_sites_scored_models_of_their_own(tmp_path):
     outcome = finish(Run(tmp_path / "run", config, {"a": AddingTrainer(), "b": AddingTrainer()}))
     assert published(outcome, tmp_path)["CT"].own_models
     assert list_for_people(tmp_path / "releases", None, Progress())["releases"][0]["own_models"]
+
+
+def test_sites_are_told_which_labels_the_group_has_been_taught(tmp_path):
+    asked = []
+
+    class Annotating(AddingTrainer):
+        def train_round(self, task, weights, request):
+            asked.append((request.round_number, request.trained_values))
+            return replace(super().train_round(task, weights, request), annotated=(1,))
+
+    finish(Run(tmp_path / "run", federation(rounds=2), {"a": Annotating(), "b": AddingTrainer()}))
+    assert asked == [(1, ()), (2, (1,))]

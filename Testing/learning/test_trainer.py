@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,17 @@ def test_labels_nobody_annotated_are_not_scored():
     result = trainer.train_round(fresh(task), request())
     assert [score.label for score in result.scores] == ["bright"]
     assert math.isfinite(result.loss)
+
+
+def test_a_label_nobody_in_the_group_annotates_is_not_given_when_sites_score():
+    task = blob_task(steps_per_round=1)
+    cases = tuple(blob_case(seed, annotated=(1,)) for seed in range(3))
+    trainer = LocalTrainer(task, Cohort(cases[:2], cases[2:]), site="a")
+    weights = fresh(task)
+    everything, taught = (trainer.score(weights, cases[2:], None, values) for values in (None, (1,)))
+    assert everything != taught
+    assert trainer.train_round(weights, request()).scores == taught
+    assert trainer.train_round(weights, replace(request(), trained_values=(2,))).scores == everything
 
 
 def test_validation_can_be_left_out():

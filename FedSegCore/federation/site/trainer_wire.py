@@ -65,6 +65,7 @@ def read_order(frame: Frame) -> tuple[TrainingTask, Arrays, RoundRequest]:
     asked = dict(frame.header["request"])
     asked["privacy"] = PrivacyRules.model_validate(asked["privacy"])
     asked["exchange"] = ExchangeConfig.model_validate(asked["exchange"])
+    asked["trained_values"] = tuple(asked["trained_values"])
     return TrainingTask.model_validate(frame.header["task"]), frame.tensors, RoundRequest(**asked)
 
 
