@@ -26,6 +26,10 @@ Contract = Annotated[
     Path | None, typer.Option(help="The federation's file (TOML), where no invitation says which structures there are.")
 ]
 By = Annotated[str | None, typer.Option("--consent-by", help="Who consents to training on it; without, it waits.")]
+ByName = Annotated[
+    list[str] | None,
+    typer.Option("--by-name", help="A structure of which an earlier --map or --not-annotated shall hold no more."),
+]
 On = Annotated[datetime | None, typer.Option("--on", formats=["%Y-%m-%d"], help="Day of the consent; else today.")]
 
 
@@ -58,6 +62,7 @@ def add(
         list[str] | None, typer.Option("--map", help="STRUCTURE=SEGMENT or STRUCTURE=1,2: your names or numbers.")
     ] = None,
     not_annotated: Annotated[list[str] | None, typer.Option(help="A structure that you do not outline.")] = None,
+    by_name: ByName = None,
     role: Annotated[str | None, typer.Option(help="train or validation; else chosen by patient.")] = None,
     accept: Annotated[list[str] | None, typer.Option(help="Code of a finding that is right in this patient.")] = None,
     contract: Contract = None,
@@ -72,7 +77,7 @@ def add(
     if role not in (None, "train", "validation"):
         raise UsageError("options.invalid", "There is no such role.", "Give train or validation.")
     chosen = cast(Literal["train", "validation"] | None, role)
-    naming = _naming(mapping or [], not_annotated or [])
+    naming = _naming(mapping or [], not_annotated or [], by_name or [])
     offer = CaseOffer(image, labels, patient, modality, naming, chosen, tuple(accept or ()))
     store = _store(site, contract)
     if only_check:
@@ -149,6 +154,7 @@ def folder(
     not_annotated: Annotated[
         list[str] | None, typer.Option("--not-annotated", help="A structure that the files do not outline.")
     ] = None,
+    by_name: ByName = None,
     contract: Contract = None,
     consent_by: By = None,
     consent_on: On = None,
@@ -158,7 +164,7 @@ def folder(
     from FedSegCore.federation.site.case_folder import add_folder
     from FedSegCore.federation.site.case_intake import CaseOffer
 
-    like = CaseOffer(Path(), Path(), "", modality, _naming(mapping or [], not_annotated or []))
+    like = CaseOffer(Path(), Path(), "", modality, _naming(mapping or [], not_annotated or [], by_name or []))
     with progress_bar("Cases") as progress:
         taken = add_folder(_store(site, contract), images, like, _consent(consent_by, consent_on), progress)
     for one in taken.left_out:
@@ -223,10 +229,13 @@ def _store(site: Path, contract: Path | None = None) -> "CohortStore":
     return CohortStore(SiteFolder.open(site), labels)
 
 
-def _naming(mapping: list[str], not_annotated: list[str]) -> dict[str, tuple[str, ...] | str]:
+def _naming(
+    mapping: list[str], not_annotated: list[str], by_name: list[str]
+) -> dict[str, tuple[str, ...] | str | None]:
     from FedSegCore.volumes.labels import NOT_ANNOTATED
 
-    naming: dict[str, tuple[str, ...] | str] = dict.fromkeys(not_annotated, NOT_ANNOTATED)
+    naming: dict[str, tuple[str, ...] | str | None] = dict.fromkeys(by_name)
+    naming |= dict.fromkeys(not_annotated, NOT_ANNOTATED)
     for text in mapping:
         name, equals, own = text.partition("=")
         words = tuple(word.strip() for word in own.split(",") if word.strip())

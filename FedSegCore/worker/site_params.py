@@ -11,6 +11,7 @@ from FedSegCore.worker.methods import Modality, Params
 CaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Words = Annotated[str, Field(min_length=1, max_length=256)]
 Day = date | None
+Naming = dict[str, tuple[Words, ...] | Literal["not annotated"] | None]
 
 
 class SiteParams(Params):
@@ -88,7 +89,7 @@ class OfferParams(SiteParams):
         patient: the site's id of the patient.
         title: by which people recognise the case.
         modality: DICOM modality code where people say it.
-        naming: contract label to the site's own segments, or ``"not annotated"``.
+        naming: contract label to the site's own segments, or ``"not annotated"``; None takes back what was said before.
         accept: codes of findings that a person accepts.
     """
 
@@ -97,7 +98,7 @@ class OfferParams(SiteParams):
     patient: Words
     title: str | None = Field(default=None, max_length=512)
     modality: Modality | None = None
-    naming: dict[str, tuple[Words, ...] | Literal["not annotated"]] = Field(default_factory=dict)
+    naming: Naming = Field(default_factory=dict)
     accept: tuple[Words, ...] = ()
 
 
@@ -126,7 +127,7 @@ class FolderParams(SiteParams):
 
     folder: Path
     modality: Modality | None = None
-    naming: dict[str, tuple[Words, ...] | Literal["not annotated"]] = Field(default_factory=dict)
+    naming: Naming = Field(default_factory=dict)
     consent_by: Words | None = None
     consent_given: Day = None
 

@@ -82,6 +82,26 @@ def test_the_command_adds_a_folder(empty_site, fedseg, tmp_path):
     assert "1 cases were added, 0 left out." in done.err
 
 
+def test_the_command_takes_back_what_was_declared(empty_site, store, given, fedseg):
+    write_segmentation(phantom()[1], TORSO_CONTRACT.labels[:4], given / "four.seg.nrrd")
+    case = store.add(offer(given, labels="four.seg.nrrd", naming={"lesion": "not annotated"}))
+    store.remove(case.case)
+    order = (
+        "site",
+        "cohort",
+        "add",
+        empty_site.path,
+        given / "image.nrrd",
+        given / "labels.seg.nrrd",
+        "--patient",
+        "p",
+    )
+    refused = fedseg(*order)
+    assert (refused.code, "case.label-declared" in refused.err) == (3, True)
+    assert fedseg(*order, "--by-name", "lesion").code == 0
+    assert "lesion" in store.index().cases[0].annotated
+
+
 def offer_of(folder: Path) -> CaseOffer:
     """A case of another patient."""
     image, labels = phantom(seed=9)

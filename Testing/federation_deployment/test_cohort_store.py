@@ -112,6 +112,38 @@ def test_what_is_not_mapped_must_be_declared(store, given):
     assert not store.check(four).refused
 
 
+def test_an_outline_of_what_was_declared_not_annotated_is_not_left_out_in_silence(store, given, tmp_path):
+    write_given(tmp_path / "second", seed=1)
+    write_segmentation(phantom()[1], TORSO_CONTRACT.labels[:4], given / "four.seg.nrrd")
+    store.add(offer(given, labels="four.seg.nrrd", naming={"lesion": "not annotated"}))
+    second = offer(tmp_path / "second", "second")
+    (found,) = store.check(second).refused
+    assert (found.code, "lesion" in found.words) == ("case.label-declared", True)
+    accepted = store.check(replace(second, accept=("case.label-declared",)))
+    assert (accepted.refused, accepted.annotated) == ((), (1, 2, 3, 4))
+    again = replace(second, naming={"lesion": None})
+    assert (store.check(again).findings, store.check(again).annotated) == ((), ALL)
+    assert store.index().naming == {"lesion": "not annotated"}  # a check changes nothing
+    assert "lesion" in store.add(again).annotated
+    assert store.index().naming == {}
+
+
+def test_a_folder_may_be_declared_not_annotated_but_not_by_an_earlier_case(store, given, tmp_path):
+    write_segmentation(phantom()[1], TORSO_CONTRACT.labels[:4], given / "four.seg.nrrd")
+    store.add(offer(given, labels="four.seg.nrrd", naming={"lesion": "not annotated"}))
+    (tmp_path / "images").mkdir()
+    image, labels = phantom(seed=1)
+    write_volume(image, tmp_path / "images" / "p1.nrrd")
+    write_segmentation(labels, TORSO_CONTRACT.labels, tmp_path / "images" / "p1.seg.nrrd")
+
+    def taken(**more):
+        return add_folder(store, tmp_path / "images", CaseOffer(Path(), Path(), "", "CT", **more), None, Progress())
+
+    assert [one.code for one in taken().left_out] == ["case.label-declared"]
+    (case,) = taken(naming={"lesion": "not annotated"}).added
+    assert ("lesion" in case.annotated, case.accepted) == (False, ("case.label-declared",))
+
+
 def test_numbers_of_a_plain_label_map(given):
     _, labels = phantom()
     shifted = labels.with_array(np.where(labels.array > 0, labels.array + 10, 0).astype(np.uint8))

@@ -132,8 +132,16 @@ def test_a_folder_of_images_becomes_cases(methods, site, scan, tmp_path):
     params = {"site": site, "folder": str(folder), "modality": "CT", "naming": {"liver": ["1"]}}
     told = call(methods, "site.cohort.folder", **params, consent_by="Dr. House")
     assert (told["added"], [one["name"] for one in told["left_out"]]) == (1, ["p8"])
-    (case,) = call(methods, "site.cohort.list", site=site)["cases"]
-    assert (case["patient"], case["consented"]) == ("p7", True)
+    listed = call(methods, "site.cohort.list", site=site)
+    (case,) = listed["cases"]
+    assert (case["patient"], case["consented"], listed["naming"]) == ("p7", True, {"liver": ("1",)})
+    (folder / "p8_seg.nrrd").unlink()
+    (folder / "p7.nrrd").rename(folder / "p9.nrrd")
+    (folder / "p7_seg.nrrd").rename(folder / "p9_seg.nrrd")
+    call(methods, "site.cohort.remove", site=site, case=case["case"])
+    again = {**params, "naming": {"liver": None}}
+    assert call(methods, "site.cohort.folder", **again)["added"] == 1
+    assert call(methods, "site.cohort.list", site=site)["naming"] == {}
     assert code_of(methods, "site.cohort.folder", site=site, folder=str(tmp_path / "none")) == "cohort.folder"
 
 

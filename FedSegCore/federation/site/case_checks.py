@@ -22,7 +22,7 @@ from FedSegCore.volumes.volume import Grid, Volume
 
 Array = npt.NDArray[Any]
 
-ACCEPTABLE = frozenset({"case.empty", "case.sides", "case.size", "case.intensities"})
+ACCEPTABLE = frozenset({"case.empty", "case.sides", "case.size", "case.intensities", "case.label-declared"})
 """Refusals that a person may overrule case by case: rare, but possible in a sound case."""
 
 _RIGHT, _LEFT = "24028007", "7771000"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.site.case_checks import ACCEPTABLE, CaseFinding, check_case, voxel_digest
-from FedSegCore.federation.site.case_labels import Naming, match_labels, segments_of
+from FedSegCore.federation.site.case_labels import OfferedNaming, match_labels, segments_of
 from FedSegCore.federation.site.cohort_index import MOST_PATIENT, CohortIndex, Role
 from FedSegCore.volumes.labels import LabelContract
 from FedSegCore.volumes.modality import SURE, detect_modality
@@ -24,7 +24,8 @@ class CaseOffer:
         labels: label map or ``.seg.nrrd`` in the image's geometry.
         patient: the site's id of the patient, without spaces around it; kept in the store's index only.
         modality: DICOM modality code; None takes the file's word, else the store's, else a sure guess.
-        naming: what the site calls the federation's labels, beside what the store knows from earlier cases.
+        naming: what the site calls the federation's labels, beside what the store knows from earlier cases; None for a
+            label takes that back.
         role: None follows the patient's other cases, else the default split.
         accept: codes of ``case_checks.ACCEPTABLE`` findings that a person has looked at.
         title: by which a person recognises the case; None takes the image file's name.
@@ -34,7 +35,7 @@ class CaseOffer:
     labels: Path
     patient: str
     modality: str | None = None
-    naming: Naming = field(default_factory=dict)
+    naming: OfferedNaming = field(default_factory=dict)
     role: Role | None = None
     accept: Collection[str] = ()
     title: str | None = None
@@ -104,7 +105,7 @@ def check_offer(offer: CaseOffer, index: CohortIndex, contract: LabelContract) -
             f"Give one of at most {MOST_PATIENT} letters; it stays in the site's store.",
         )
     image = read_volume(offer.image, modality=offer.modality)
-    naming = {**index.naming, **offer.naming}
+    naming = index.naming_with(offer.naming)
     matched = match_labels(read_label_map(offer.labels), segments_of(offer.labels), contract, naming)
     labels = labels_on(matched.labels, image.grid)
     modality, findings = _modality_of(image, offer.modality or index.modality, index)

@@ -16,6 +16,9 @@ from FedSegCore.volumes.volume import Volume
 Naming = Mapping[str, tuple[str, ...] | str]
 """Contract label → the site's own segment names or numbers for it (several are merged), or ``"not annotated"``."""
 
+OfferedNaming = Mapping[str, tuple[str, ...] | str | None]
+"""The same where a case is offered; None: what was said before holds no more, it is found by its code or name."""
+
 
 @dataclass(frozen=True)
 class Matched:
@@ -65,7 +68,10 @@ def match_labels(
     unmapped = tuple(name for name, values in own.items() if values is None)
     known = {name: NOT_ANNOTATED if values is None else values for name, values in own.items()}
     mapping = SiteLabelMapping(values=known)
-    findings = [*_unmapped(unmapped), *_claimed_twice(known), *_left_over(labels, known, strict)]
+    strangers = _strangers(labels, known)
+    declared = _declared(contract, segments or (), naming, strangers)
+    strangers -= {value for values in declared.values() for value in values}
+    findings = [*_unmapped(unmapped), *_claimed_twice(known), *_outlined(declared), *_left_over(strangers, strict)]
     array = mapping.apply(labels.array, contract)
     return Matched(labels.with_array(array), mapping.annotated(contract), tuple(findings))
 
@@ -142,13 +148,40 @@ def _claimed_twice(known: Mapping[str, tuple[int, ...] | str]) -> list[CaseFindi
     ]
 
 
-def _left_over(labels: Volume, known: Mapping[str, tuple[int, ...] | str], strict: bool) -> list[CaseFinding]:
+def _strangers(labels: Volume, known: Mapping[str, tuple[int, ...] | str]) -> set[int]:
+    """Return the numbers that became no structure: one declared not annotated may still have the contract's."""
     claimed = {value for values in known.values() if not isinstance(values, str) for value in values}
-    # a structure that was declared not annotated may still have the contract's number
-    strangers = sorted(set(np.unique(labels.array).tolist()) - claimed - {0})
+    return set(np.unique(labels.array).tolist()) - claimed - {0}
+
+
+def _declared(
+    contract: LabelContract, segments: Sequence[Mapping[str, Any]], naming: Naming, strangers: set[int]
+) -> dict[str, tuple[int, ...]]:
+    """Return the structures declared not annotated whose segment is there by its code or name, with its numbers."""
+    found = {}
+    for label in contract.labels:
+        values = _by_segment(label, contract, segments, {}) if isinstance(naming.get(label.name), str) else None
+        if values is not None and strangers.intersection(values):
+            found[label.name] = tuple(value for value in values if isinstance(value, int))
+    return found
+
+
+def _outlined(declared: Mapping[str, tuple[int, ...]]) -> list[CaseFinding]:
+    if not declared:
+        return []
+    return [
+        CaseFinding(
+            "case.label-declared",
+            f"Declared not annotated, but outlined here: {', '.join(declared)}.",
+            "Let it be found by its code or name again; accept it only if these outlines shall not be used.",
+        )
+    ]
+
+
+def _left_over(strangers: set[int], strict: bool) -> list[CaseFinding]:
     if not strangers:
         return []
-    shown = ", ".join(map(str, strangers[:5]))
+    shown = ", ".join(map(str, sorted(strangers)[:5]))
     words = f"The label map holds numbers that are no structure of the federation: {shown}."
     if strict:
         remedy = "Say which numbers are which structure; the contract's own numbers were assumed."

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Literal, Self
 
@@ -108,6 +109,10 @@ class CohortIndex(BaseModel):
     cases: tuple[StoredCase, ...] = ()
     former: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], Role] = {}
     secret: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+
+    def naming_with(self, said: Mapping[str, tuple[str, ...] | str | None]) -> dict[str, tuple[str, ...] | str]:
+        """Return the naming once more was said; None for a label takes back what was said of it."""
+        return {name: words for name, words in {**self.naming, **said}.items() if words is not None}
 
     def of_patient(self, patient: str) -> StoredCase | None:
         """Return the patient's first case."""
