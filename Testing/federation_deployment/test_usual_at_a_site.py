@@ -8,15 +8,20 @@ import pytest
 import SimpleITK as sitk
 from flwr.app import MessageType, RecordDict
 from gated_site import ask, entries, with_privacy
-from tiny_deployment import serving, tiny_federation, tiny_policy, write_cohort
+from tiny_deployment import CONTRACT, serving, tiny_federation, tiny_policy, write_cohort
 
 from FedSegCore.federation.initial_model import initial_model
 from FedSegCore.federation.messages import RoundOrder, read_result, write_order
 from FedSegCore.federation.site.folder import SiteFolder, SiteSettings
 from FedSegCore.federation.site.journal_entries import UsualTold
 from FedSegCore.federation.site.journal_words import entry_words
+from FedSegCore.federation.site.policy import SitePolicy
+from FedSegCore.federation.site.usual_memory import UsualMemory
 from FedSegCore.federation.tasks import training_task
 from FedSegCore.federation.tensors import to_record
+from FedSegCore.learning.cohort_usual import usual_of
+from FedSegCore.volumes.labels import LabelContract
+from FedSegCore.volumes.preprocessing import Preprocessing
 from FedSegCore.volumes.usual import CohortUsual
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the test listens on a Unix socket")
@@ -44,14 +49,14 @@ def keep(site):
     return keep_only
 
 
-def order(usual: bool, round_number: int = 1) -> RecordDict:
-    task = training_task(tiny_federation(), "CT")
+def order(usual: bool, round_number: int, **config: object) -> RecordDict:
+    task = training_task(tiny_federation(**config), "CT")
     asked = RoundOrder(group="CT", round_number=round_number, rounds=9, seed=3, task=task, usual=usual)
     return write_order(asked, to_record(initial_model(task.network, 3)))
 
 
-def told(site: SiteFolder, usual: bool = True, round_number: int = 1) -> CohortUsual | None:
-    return read_result(ask(site, order(usual, round_number), MessageType.TRAIN))[0].usual
+def told(site: SiteFolder, usual: bool = True, round_number: int = 1, **config: object) -> CohortUsual | None:
+    return read_result(ask(site, order(usual, round_number, **config), MessageType.TRAIN))[0].usual
 
 
 def whole_boxes(site: SiteFolder) -> int:
@@ -109,3 +114,51 @@ def test_what_was_told_is_remembered_by_a_new_process_without_a_patients_id(site
         assert b"p1-0" not in kept.read_bytes()
         kept.write_text("damaged")
         assert told(site).look.patients == 4
+
+
+@pytest.mark.parametrize("changed", [{"spacing": (1.00001, None, None)}, {"window": (-100.0, 200.001)}])
+def test_preparing_the_images_in_another_way_tells_nothing_of_who_came_in_between(site, keep, changed):
+    """With the rules that a site has where nobody changes them."""
+    with_privacy(site, **SitePolicy().privacy.model_dump())
+    keep(0, 1, 2, 3, 4)
+    first = told(site)
+    assert first.look.patients == 5
+    keep(0, 1, 2, 3, 4, 5)
+    otherwise = Preprocessing(modality="CT", **{"window": (-100.0, 200.0), **changed})
+    assert told(site, round_number=2, preprocessing={"CT": otherwise}).look is None
+    assert told(site, round_number=3).look == first.look
+
+
+def steady(site: SiteFolder, names: tuple[str, ...], *patients: int, minimum: int = 5) -> dict[int, int]:
+    """Return of how many patients the volume of each number is told, where it is found in so many."""
+    labels = [
+        CONTRACT.labels[0].model_copy(update={"name": name, "value": value}) for value, name in enumerate(names, 1)
+    ]
+    task = training_task(tiny_federation(contract=LabelContract(labels=tuple(labels))), "CT")
+    measured = {
+        value: {f"p{number}": (float(number),) for number in range(count)} for value, count in enumerate(patients, 1)
+    }
+    found = UsualMemory(site).steady(usual_of(measured), measured, minimum, task)
+    return {value: usual.patients for value, usual in found.volumes.items()}
+
+
+def test_neither_another_name_nor_another_number_makes_a_label_a_new_one(site):
+    assert steady(site, ("liver", "tumour"), 20, 5) == {1: 20, 2: 5}
+    # a site without a mapping goes by the number, one with a mapping by the name
+    assert steady(site, ("liver", "lump"), 20, 6) == {1: 20}
+    assert steady(site, ("tumour", "liver"), 6, 20) == {}
+    assert steady(site, ("liver", "tumour"), 21, 6) == {1: 20, 2: 5}
+    assert steady(site, ("liver", "tumour"), 21, 10) == {1: 20, 2: 10}
+    # back to nearly those of whom it was told first: these differ from the last ones by enough, yet not from the first
+    assert steady(site, ("liver", "tumour"), 21, 4, minimum=2) == {1: 20, 2: 5}
+
+
+def test_what_a_former_version_remembered_still_counts(site):
+    assert steady(site, ("liver",), 5) == {1: 5}
+    kept = site.path / "usual-told.json"
+    old = json.loads(kept.read_text())
+    for entry in old["told"]:
+        del entry["value"]
+    kept.write_text(json.dumps(old))
+    assert steady(site, ("liver",), 6) == {1: 5}
+    assert steady(site, ("liver",), 11) == {1: 11}

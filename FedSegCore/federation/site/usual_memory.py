@@ -1,7 +1,8 @@
 """What a site has told of its cohort as a whole, so that two tellings never differ by a few patients.
 
 The means of five patients and of the same five with a sixth give the sixth away. So of every subject the same numbers
-are told again until at least as many patients as the site's minimum have come or gone since.
+are told again until at least as many patients as the site's minimum have come or gone since. How images are prepared
+and what a label is called is the server's choice: asked in another way of nearly the same patients, nothing is told.
 """
 
 import hashlib
@@ -17,13 +18,30 @@ from FedSegCore.learning.cohort_usual import LOOK, Measured
 from FedSegCore.learning.task import TrainingTask
 from FedSegCore.volumes.usual import CohortUsual, Usual
 
+_LOOK_OF = "look "
+
 
 class _Told(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     subject: Annotated[str, Field(max_length=200)]
+    value: int | None = None
     patients: frozenset[str]
     usual: Usual
+
+    def of_the_same(self, other: "_Told") -> bool:
+        """Return whether both tell of a look, or of one structure: sites know it by its number or by its name."""
+        if self.subject.startswith(_LOOK_OF) or other.subject.startswith(_LOOK_OF):
+            return self.subject.startswith(_LOOK_OF) and other.subject.startswith(_LOOK_OF)
+        return self.value == other.value or self.subject == other.subject
+
+    def repeats(self, other: "_Told") -> bool:
+        """Return whether ``other`` is asked for in the very way of this one."""
+        return self.subject == other.subject and self.value in (other.value, None)
+
+    def changes(self, other: "_Told") -> int:
+        """Return how many patients have come or gone between the two."""
+        return len(self.patients ^ other.patients)
 
 
 class _Memory(BaseModel):
@@ -47,7 +65,8 @@ class UsualMemory:
         """Return ``usual`` with what was told before where too few patients have changed; remembers the rest.
 
         What was told before of fewer patients than ``minimum``, which was raised since, is not told again: of that
-        subject nothing is told until enough patients have changed.
+        subject nothing is told until enough patients have changed. So it is where it was told of images that were
+        prepared in another way, or of a label that was called otherwise.
 
         Args:
             usual: what would be told.
@@ -55,27 +74,28 @@ class UsualMemory:
             minimum: patients that must have come or gone before other numbers are told.
             task: whose labels they are, and how the images were prepared: another way gives other looks.
         """
-        before = {told.subject: told for told in self._read().told}
+        told = list(self._read().told)
         prepared = hashlib.sha256(task.preprocessing.model_dump_json().encode()).hexdigest()[:16]
         names = {label.value: label.name for label in task.contract.labels}
 
-        def one(subject: int, now: Usual) -> Usual | None:
-            key = f"look {prepared}" if subject == LOOK else f"volume of {names[subject]}"
-            patients = frozenset(map(self._known_as, measured[subject]))
-            former = before.get(key)
-            if former is not None and len(former.patients ^ patients) < minimum:
-                return former.usual if former.usual.patients >= minimum else None
-            before[key] = _Told(subject=key, patients=patients, usual=now)
-            return now
+        def one(value: int, usual: Usual) -> Usual | None:
+            subject = f"{_LOOK_OF}{prepared}" if value == LOOK else f"volume of {names[value]}"
+            patients = frozenset(map(self._known_as, measured[value]))
+            now = _Told(subject=subject, value=value, patients=patients, usual=usual)
+            near = [former for former in told if former.of_the_same(now) and former.changes(now) < minimum]
+            if not near:
+                told.append(now)
+                return usual
+            again = [former.usual for former in near if former.repeats(now)]
+            return again[-1] if again and again[-1].patients >= minimum else None
 
         volumes = {value: one(value, now) for value, now in usual.volumes.items()}
-        told = CohortUsual(
+        steady = CohortUsual(
             look=None if usual.look is None else one(LOOK, usual.look),
             volumes={value: known for value, known in volumes.items() if known is not None},
         )
-        memory = _Memory(told=tuple(before[key] for key in sorted(before)))
-        write_text(self._file, memory.model_dump_json() + "\n", private=True)
-        return told
+        write_text(self._file, _Memory(told=tuple(told)).model_dump_json() + "\n", private=True)
+        return steady
 
     def _read(self) -> _Memory:
         try:
