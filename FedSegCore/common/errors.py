@@ -43,4 +43,4 @@ class CancelledError(FedSegError):
     exit_code = 130
 
     def __init__(self) -> None:
-        super().__init__("cancelled", "Cancelled.", "Nothing was changed; start again whenever you like.")
+        super().__init__("cancelled", "Cancelled.", "What was finished before stays; start again whenever you like.")

@@ -1,13 +1,16 @@
 """``fedseg site cohort``: the store of cases as a user types it."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from own_cases import AGREED, contract_toml, offer, phantom
 
 from FedSegCore.federation.site.case_intake import CaseOffer
+from FedSegCore.federation.site.cohort_index import Consent, StoredCase
 from FedSegCore.federation.site.cohort_store import CohortStore
 from FedSegCore.phantoms.torso import TORSO_CONTRACT
 from FedSegCore.volumes.segmentation_file import write_segmentation
@@ -50,6 +53,28 @@ def test_the_commands_of_the_cohort(empty_site, given, tmp_path, fedseg: Callabl
     assert fedseg("site", "cohort", "remove", site, case).code == 0
     assert fedseg("site", "cohort", "remove", site, case).code == 2
     assert "consent given" in fedseg("site", "journal", site).err
+
+
+def test_a_cancelled_import_does_not_say_that_nothing_was_changed(
+    empty_site, store, given, fedseg, monkeypatch: pytest.MonkeyPatch
+):
+    add = CohortStore.add
+
+    def add_and_cancel(self: CohortStore, offered: CaseOffer, consent: Consent | None) -> StoredCase:
+        added = add(self, offered, consent)
+        signal.raise_signal(signal.SIGINT)
+        return added
+
+    monkeypatch.setattr(CohortStore, "add", add_and_cancel)
+    listed = [{"case": f"c{n}", "patient": f"q{n}", "image": "image.nrrd", "labels": "labels.nii.gz"} for n in (0, 1)]
+    (given / "cohort.json").write_text(json.dumps({"modality": "CT", "cases": listed}))
+    (given / "f.toml").write_text('name = "f"\n' + contract_toml())
+    told = ("--contract", given / "f.toml", "--consent-by", "Dr Grey")
+    done = fedseg("site", "cohort", "import", empty_site.path, given / "cohort.json", *told)
+    assert done.code == 130
+    assert len(store.index().cases) == 1
+    assert "What was finished before stays" in done.err
+    assert "Nothing was changed" not in done.err
 
 
 def test_words_are_printed_as_they_are(empty_site, store, given, tmp_path, fedseg):
