@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import click
@@ -18,8 +19,10 @@ from FedSegCore.cli.output import console
 from FedSegCore.cli.results import results
 from FedSegCore.cli.segment import segment
 from FedSegCore.cli.worker import worker
-from FedSegCore.common.errors import CancelledError, FedSegError
+from FedSegCore.common.errors import CancelledError, CannotDoHereError, FedSegError
 from FedSegCore.runtime.in_use import hold_own_runtime
+
+_log = logging.getLogger(__name__)
 
 
 def _print_version(value: bool) -> None:
@@ -65,10 +68,32 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except FedSegError as error:
-        console.print(Text.assemble((error.code, "bold red"), f"  {error.what}"), soft_wrap=True)
-        console.print(error.remedy, soft_wrap=True)
-        code = error.exit_code
+        code = _tell(error)
+    except OSError as error:
+        code = _cannot(error)
     sys.exit(code or 0)
+
+
+def _tell(error: FedSegError) -> int:
+    console.print(Text.assemble((error.code, "bold red"), f"  {error.what}"), soft_wrap=True)
+    console.print(error.remedy, soft_wrap=True)
+    return error.exit_code
+
+
+def _cannot(error: OSError) -> int:
+    """Tell what the system refuses, by the file's name: a whole path would end up in the logs of who calls us."""
+    _log.debug("the system refuses", exc_info=error)
+    place = Path(str(error.filename or ""))
+    if place.name.startswith("."):  # a file that is still being written has a name that says nothing
+        place = place.parent
+    name = f" with {place.name}" if place.name else ""
+    return _tell(
+        CannotDoHereError(
+            "system.refused",
+            f"This computer could not do what is needed{name} ({error.strerror or type(error).__name__}).",
+            "Look whether there is room on the disk and whether you may write there, then try again.",
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The shipped federations say what METHODS says of the papers, and can be trained."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,14 @@ def test_the_command_lists_and_writes_presets(fedseg, tmp_path):
     assert fedseg("coordinator", "preset", "--out", tmp_path / "x.toml").code == 2
     unknown = fedseg("coordinator", "preset", "fedsomething", "--out", tmp_path / "x.toml")
     assert (unknown.code, "federation.preset-unknown" in unknown.err) == (3, True)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nobody can write")
+def test_a_place_that_cannot_be_written_is_told_with_a_code(fedseg):
+    done = fedseg("coordinator", "preset", "flames", "--out", "/proc/self/x.toml")
+    assert (done.code, "system.refused" in done.err) == (4, True)
+    assert "Traceback" not in done.err
+    assert "needed with self (" in done.err
 
 
 @pytest.mark.parametrize("name", preset_names())
