@@ -1,5 +1,6 @@
 """Files that are either whole or not there: written beside the target, then renamed."""
 
+import codecs
 import hashlib
 import json
 import os
@@ -108,6 +109,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def without_bom(content: bytes) -> bytes:
+    """Return a UTF-8 text's bytes without the byte order mark that some editors of Windows put before it."""
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def write_text(target: Path, text: str, *, private: bool = False) -> None:

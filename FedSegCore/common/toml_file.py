@@ -29,7 +29,7 @@ def read_toml(path: Path, model: type[Model], kind: str) -> Model:
 def load_toml(path: Path, kind: str) -> dict[str, Any]:
     """Return what ``path`` says, unchecked; raises BadInputError as ``read_toml`` where it is missing or not TOML."""
     try:
-        read: dict[str, Any] = _with_nulls(tomllib.loads(path.read_text(encoding="utf-8")))
+        read: dict[str, Any] = _with_nulls(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BadInputError(

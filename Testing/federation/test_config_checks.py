@@ -40,6 +40,13 @@ def test_a_file_is_read_with_its_rule_checked(tmp_path):
         assert error.value.code == code
 
 
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
+    """Some editors of Windows put one before the text."""
+    path = written(tmp_path, "fedgs")
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert read_federation_config(path).aggregation.rule == "fedgs"
+
+
 @pytest.mark.parametrize("aggregation", [{"rule": "fedgs"}, {"rule": "flames", "options": {"update": "fedgs"}}])
 def test_fedgs_needs_sites_that_send_it(tmp_path, aggregation):
     on, off = {"fedgs": {}}, {}

@@ -47,6 +47,14 @@ def test_what_leaves_is_what_the_journal_says(served: Served) -> None:
         assert b'"' + telling not in written, telling
 
 
+def test_files_that_were_edited_on_windows_are_read(served: Served) -> None:
+    """With the byte order mark that some of its editors put before the text."""
+    site, _ = served
+    for file in (site.cohort, site.policy_file):
+        file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert read_result(train(site, order()))[0].num_examples == 1
+
+
 @pytest.mark.parametrize(
     ("limits", "asked", "code", "bounds"),
     [

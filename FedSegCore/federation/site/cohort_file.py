@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.files import without_bom
 from FedSegCore.common.progress import Progress
 from FedSegCore.common.validation import Location, problems_of
 from FedSegCore.learning.case import CaseOnDisk, TrainingCase
@@ -83,7 +84,7 @@ def read_cohort_file(path: Path) -> CohortDescription:
         BadInputError: ``cohort.none``, ``cohort.unreadable`` or ``cohort.invalid``, naming the wrong entries.
     """
     try:
-        return CohortDescription.model_validate_json(path.read_bytes())
+        return CohortDescription.model_validate_json(without_bom(path.read_bytes()))
     except FileNotFoundError as error:
         raise BadInputError(
             "cohort.none",

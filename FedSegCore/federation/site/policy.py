@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError, UsageError
-from FedSegCore.common.files import write_text
+from FedSegCore.common.files import without_bom, write_text
 from FedSegCore.common.validation import problems_of
 from FedSegCore.learning.privacy import METRICS, PrivacyRules
 
@@ -135,7 +135,7 @@ def read_policy(path: Path) -> SitePolicy:
     if len(content) > _MAX_FILE:
         raise BadInputError("policy.invalid", "The site's policy is not a policy.", "Restore policy.json.")
     try:
-        return SitePolicy.model_validate_json(content)
+        return SitePolicy.model_validate_json(without_bom(content))
     except ValidationError as error:
         problems = problems_of(error, 5)
         raise BadInputError(
