@@ -10,7 +10,7 @@ import typer
 from FedSegCore.cli.coordinator_admission import admit, expel, invite, renew, requests, runs
 from FedSegCore.cli.coordinator_export import export
 from FedSegCore.cli.coordinator_preset import preset
-from FedSegCore.cli.coordinator_status import status
+from FedSegCore.cli.coordinator_status import status, tell_fingerprints
 from FedSegCore.cli.options import checked_options
 from FedSegCore.cli.output import console, emit_json, progress_bar
 from FedSegCore.common.errors import CancelledError, CannotDoHereError
@@ -41,14 +41,13 @@ def init(
 ) -> None:
     """Make a coordinator in a new FOLDER: certificate authority, server certificate, secrets."""
     from FedSegCore.federation.coordinator.folder import CoordinatorFolder, CoordinatorSettings, everywhere
-    from FedSegCore.models.signing import fingerprint_of, load_or_make_key, public_key_of
 
     given = {"federation": federation, "hosts": host, "fleet_port": port}
     given["fleet_host"] = listen or everywhere(host)
     settings = checked_options(CoordinatorSettings, {**given, "control_port": control_port})
     made = CoordinatorFolder.create(folder, settings)
-    fingerprint = fingerprint_of(public_key_of(load_or_make_key(made.identity_key)))
-    console.print(f"The coordinator of {federation} is ready; its fingerprint is {fingerprint}.")
+    console.print(f"The coordinator of {federation} is ready. Its fingerprints, to be read out by telephone:")
+    tell_fingerprints(made.fingerprints())
     console.print(f"'fedseg coordinator invite {folder}' writes the file that sites join with.", soft_wrap=True)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from FedSegCore.cli.coordinator_status import tell_fingerprints
 from FedSegCore.cli.output import console, emit_json
 
 Folder = Annotated[Path, typer.Argument(help="The coordinator's folder.")]
@@ -30,11 +31,15 @@ def invite(
     from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 
     config = None if federation is None else read_federation_config(federation)
-    made = make(CoordinatorFolder.open(folder), out, config, days)
+    opened = CoordinatorFolder.open(folder)
+    made = make(opened, out, config, days)
     _say(f"Send {out} to the sites; it holds until {made.expires:%Y-%m-%d} and holds nothing secret.")
-    _say(f"When they telephone, read out your fingerprint: {made.fingerprint}")
+    _say("When they telephone, read out the fingerprint of your invitations:")
+    fingerprints = opened.fingerprints()
+    tell_fingerprints(fingerprints)
     if as_json:
-        emit_json({"file": str(out), **made.model_dump(mode="json"), "fingerprint": made.fingerprint})
+        told = {"file": str(out), **made.model_dump(mode="json"), "fingerprint": made.fingerprint}
+        emit_json({**told, "release_fingerprint": fingerprints.releases})
 
 
 def requests(

@@ -30,7 +30,7 @@ def export(
 
     chosen = release_of(CoordinatorFolder.open(folder), release)
     written = export_release(chosen, out, kind.value)
-    console.print(f"{chosen.id} is in {written.name}. People compare its signer with what you read out to them:")
+    console.print(f"{chosen.id} is in {written.name}. Read out the fingerprint of your releases to who gets it:")
     console.print(f"  {chosen.signer}")
     if as_json:
         emit_json({"release": chosen.id, "signer": chosen.signer, "format": kind.value, "out": str(written)})

@@ -14,7 +14,7 @@ from FedSegCore.cli.output import console, emit_json, stop_signals
 from FedSegCore.common.errors import BadInputError
 
 if TYPE_CHECKING:
-    from FedSegCore.federation.coordinator.folder import CoordinatorFolder
+    from FedSegCore.federation.coordinator.folder import CoordinatorFolder, Fingerprints
     from FedSegCore.federation.coordinator.run_view import GroupView, RunFold, RunView
     from FedSegCore.federation.coordinator.status import CoordinatorStatus
 
@@ -60,8 +60,18 @@ def status(
     console.print(_screen(seen))
     if notice := expiry_notice(opened.server_certificate):
         console.print(notice)
+    try:
+        tell_fingerprints(opened.fingerprints())
+    except BadInputError as error:  # a key that cannot be used keeps nobody from looking
+        console.print(f"{error.what} {error.remedy}", soft_wrap=True)
     if as_json:
         emit_json(seen.json())
+
+
+def tell_fingerprints(fingerprints: "Fingerprints") -> None:
+    """Print both of a coordinator's fingerprints with what each is compared for."""
+    console.print(f"  {fingerprints.invitations}  of its invitations: for sites that join", soft_wrap=True)
+    console.print(f"  {fingerprints.releases}  of its releases: for people who get a model as a file", soft_wrap=True)
 
 
 def _look(opened: "CoordinatorFolder", fold: "RunFold | None") -> "CoordinatorStatus":

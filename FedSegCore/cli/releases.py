@@ -46,10 +46,17 @@ def import_(
     """Check an exported release and put it into a folder of releases."""
     from FedSegCore.federation.site.trust import trusted_release_keys
     from FedSegCore.models.export import import_release
+    from FedSegCore.models.verification import PUBLIC_KEY
 
     taken = import_release(source, releases, trusted_release_keys(site, trusted))
     console.print(f"{taken.id} is in {releases.name}; it was signed by {taken.signer}.")
     if not taken.trusted:
-        console.print("Compare this fingerprint with the coordinator's by telephone before you use it (--trusted).")
+        key = releases / taken.id / PUBLIC_KEY
+        console.print(
+            "Before you use it, compare this with the fingerprint of the coordinator's releases by telephone ('fedseg "
+            "coordinator status' shows it there). "
+            f"If it is the same, keep {key} and give it with --trusted from then on.",
+            soft_wrap=True,
+        )
     if as_json:
         emit_json({"release": taken.id, "signer": taken.signer, "trusted": taken.trusted})

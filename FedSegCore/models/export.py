@@ -225,8 +225,9 @@ To use it with FedSegSlicer:
     fedseg releases import {id}.zip --releases RELEASES
     fedseg segment IMAGE --releases RELEASES --out IMAGE.seg.nrrd
 
-Before you trust it, compare the signer's fingerprint above with what the coordinator reads out to you over the
-telephone, keep coordinator.pub, and give it with --trusted: releases of anybody else are then refused.
+Before you trust it, let the coordinator read out the fingerprint of its releases over the telephone. Only if it is the
+signer's above, keep coordinator.pub and give it with --trusted: releases of anybody else are then refused. The key
+alone, out of the same file, proves nothing.
 
 Files: weights.safetensors (the network's weights), card.json (what it is and where it comes from), card.json.sig and
 coordinator.pub (the signature over the card, which names the weights' SHA-256), SHA256SUMS (check a download with

@@ -180,7 +180,7 @@ def open_release(path: Path, trusted: Collection[bytes] | None = None, *, card_o
         raise BadInputError(
             "release.signer-unknown",
             f"{path.name} was signed by {fingerprint_of(public_key)}, which is not a coordinator you trust.",
-            "Compare this fingerprint with your coordinator's by phone before you trust it.",
+            "Compare this with the fingerprint of your coordinator's releases by phone before you trust it.",
         )
     if path.name != release_id(card.name, card.version):
         raise BadInputError(

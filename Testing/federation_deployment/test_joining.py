@@ -35,6 +35,7 @@ from FedSegCore.federation.site.joining import Joined, NewSite, federation_words
 from FedSegCore.federation.site.keys import read_private_key
 from FedSegCore.federation.site.policy import SitePolicy
 from FedSegCore.learning.privacy import METRICS
+from FedSegCore.models.signing import fingerprint_of
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 LATER = NOW + dt.timedelta(days=1)
@@ -352,6 +353,14 @@ def test_the_commands_of_joining(fedseg: Callable[..., Any], tmp_path: Path) -> 
     assert json.loads((coordinator / "coordinator.json").read_text())["fleet_host"] == "::"
     invited = json.loads(fedseg("coordinator", "invite", coordinator, "--out", file, "--json").out.splitlines()[-1])
     assert invited["addresses"] == ["[::1]:9443", "h.example:9443"]
+    for told in (
+        made,
+        fedseg("coordinator", "status", coordinator),
+        fedseg("coordinator", "invite", coordinator, "--out", file),
+    ):
+        assert f"{invited['fingerprint']}  of its invitations: for sites that join" in told.err
+        assert f"{invited['release_fingerprint']}  of its releases: for people who get a model" in told.err
+    assert invited["release_fingerprint"] == fingerprint_of(bytes.fromhex(invited["release_public_key"]))
     assert fedseg("coordinator", "invite", coordinator, "--out", file, "--days", 400).code == 2
     wrong = fedseg("site", "join", file, site, "--name", "north", "--coordinator-fingerprint", "ABCD")
     assert (wrong.code, "invitation.other-coordinator" in wrong.err, site.exists()) == (3, True, False)

@@ -175,3 +175,13 @@ def test_the_commands(fedseg, tmp_path):
     done = fedseg("releases", "list", *own)
     assert [row["id"] for row in json.loads(done.out)["releases"]] == ["demo-CT-v1"]
     assert open_release(tmp_path / "own" / "demo-CT-v1", {public_key_of(key)}).trusted
+
+    theirs = tmp_path / "theirs"
+    done = fedseg("releases", "import", zipped, "--releases", theirs)
+    assert signer in done.err
+    assert "fingerprint of the coordinator's releases" in done.err
+    named = theirs / "demo-CT-v1" / "coordinator.pub"
+    assert str(named) in done.err
+    done = fedseg("releases", "list", "--releases", theirs, "--trusted", named, "--json")
+    assert json.loads(done.out)["releases"][0]["trusted"]
+    assert f"{signer}  of its releases" in fedseg("coordinator", "status", coordinator.path).err

@@ -15,7 +15,7 @@ from FedSegCore.common.names import Name
 from FedSegCore.federation.addresses import address_of
 from FedSegCore.federation.coordinator.certificates import make_authority, make_server_certificate
 from FedSegCore.federation.private_files import keep_secret, private_folder
-from FedSegCore.models.signing import load_or_make_key
+from FedSegCore.models.signing import fingerprint_of, load_or_make_key, public_key_of
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -72,6 +72,19 @@ class _AdmittedSites(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sites: list[AdmittedSite] = []
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """What a coordinator reads out by telephone, as ``ABCD-0123-…``.
+
+    Attributes:
+        invitations: of the key that signs invitations, compared by sites that join.
+        releases: of the key that signs releases, compared by people who get a model as a file.
+    """
+
+    invitations: str
+    releases: str
 
 
 @dataclass(frozen=True)
@@ -166,6 +179,11 @@ class CoordinatorFolder:
     def identity_key(self) -> Path:
         """Key that signs invitations, and nothing else."""
         return self.path / "identity.key"
+
+    def fingerprints(self) -> Fingerprints:
+        """Return what people compare by telephone; raises BadInputError ``key.*`` if a key cannot be used."""
+        keys = (load_or_make_key(file) for file in (self.identity_key, self.release_key))
+        return Fingerprints(*(fingerprint_of(public_key_of(key)) for key in keys))
 
     @property
     def invitations(self) -> Path:
