@@ -41,7 +41,10 @@ def surface_of(mask: npt.NDArray[np.bool_]) -> Surface | None:
     smooth = ndimage.gaussian_filter(solid, SMOOTHING_VOXELS, truncate=3.0)
     chosen = smooth if (smooth >= 0.5).sum() >= 0.5 * mask.sum() else solid
     step = 1 if solid.size <= LARGEST_BOX else 2
-    points, triangles, normals, _ = marching_cubes(chosen, 0.5, step_size=step, allow_degenerate=False)
+    try:
+        points, triangles, normals, _ = marching_cubes(chosen, 0.5, step_size=step, allow_degenerate=False)
+    except RuntimeError:  # none of the voxels looked at lies inside: thin or small pieces far apart
+        points, triangles, normals, _ = marching_cubes(chosen, 0.5, allow_degenerate=False)
     if not len(triangles):
         points, triangles, normals, _ = marching_cubes(solid, 0.5, allow_degenerate=False)
     # From (k, j, i) to (i, j, k): a mirror, which turns every triangle's sense of rotation.

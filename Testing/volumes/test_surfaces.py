@@ -71,6 +71,16 @@ def test_very_large_structures_are_sampled_more_coarsely(monkeypatch):
     assert enclosed(coarse) == pytest.approx(enclosed(fine), rel=0.1)
 
 
+def test_specks_far_apart_have_a_surface_though_they_lie_between_the_sampled_voxels(monkeypatch):
+    monkeypatch.setattr(surfaces, "LARGEST_BOX", 1000)
+    specks = np.zeros((16, 16, 32), bool)
+    specks[3, 3, 3] = specks[11, 11, 27] = True
+    surface = surface_of(specks)
+    assert open_edges(surface) == 0
+    np.testing.assert_allclose(surface.points.min(0), (2.5, 2.5, 2.5))
+    np.testing.assert_allclose(surface.points.max(0), (27.5, 11.5, 11.5))
+
+
 def test_no_voxel_no_surface():
     assert surface_of(np.zeros((3, 3, 3), bool)) is None
 
