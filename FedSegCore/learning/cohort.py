@@ -9,6 +9,7 @@ import numpy.typing as npt
 from FedSegCore.common.errors import BadInputError, CancelledError, FedSegError
 from FedSegCore.common.progress import Progress
 from FedSegCore.learning.case import CaseSource, TrainingCase
+from FedSegCore.volumes.geometry import share_of_square
 from FedSegCore.volumes.labels import LabelContract
 from FedSegCore.volumes.preparation import prepare, prepare_labels
 from FedSegCore.volumes.preprocessing import Preprocessing
@@ -27,6 +28,7 @@ class PreparedCase:
         labels: uint8 (k, j, i), contract values.
         grid: where the voxels lie.
         annotated: contract values this case annotates, ascending.
+        image_share: share of each slice's pixels, in (0, 1], that is image; the rest is padding to a square.
     """
 
     case_id: str
@@ -35,6 +37,7 @@ class PreparedCase:
     labels: npt.NDArray[np.uint8]
     grid: Grid
     annotated: tuple[int, ...]
+    image_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,8 @@ def _prepare_case(source: CaseSource, preprocessing: Preprocessing, contract: La
     prepared = prepare(case.image, preprocessing)
     labels = prepare_labels(case.labels, prepared)
     image = np.ascontiguousarray(prepared.image, np.float16)
-    return PreparedCase(case.case_id, case.patient, image, labels, prepared.grid, tuple(sorted(case.annotated)))
+    share = share_of_square(prepared.oriented) if preprocessing.in_plane_size is not None else 1.0
+    return PreparedCase(case.case_id, case.patient, image, labels, prepared.grid, tuple(sorted(case.annotated)), share)
 
 
 def _check_case(case: TrainingCase, preprocessing: Preprocessing, contract: LabelContract) -> None:

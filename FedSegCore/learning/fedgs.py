@@ -4,7 +4,7 @@ The local weights train exactly as without FedGS; only a sum is kept beside them
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from FedSegCore.learning.cohort import PreparedCase
 from FedSegCore.learning.config import FedGsConfig, TrainingConfig
 from FedSegCore.learning.lesion_sizes import SMALL_SHARE, SMALLEST_THRESHOLD, size_counts
 from FedSegCore.learning.results import FEDGS_PREFIX
-from FedSegCore.learning.sampling import Batch
+from FedSegCore.learning.sampling import Batch, Tickets
 from FedSegCore.volumes.labels import LabelContract
 
 
@@ -76,7 +76,7 @@ class LesionSizes:
         values: the contract values that make up the lesion.
         weights: l and τ.
         shares: a/A of every unit (a slice in 2-D, a case in 3-D; in the order of the cases), float64: a is the whole
-            lesion and A the whole image, whatever a patch shows of them.
+            lesion and A the whole image without padding, whatever a patch shows of them.
         counts: how many units have a lesion of which size, see ``lesion_sizes.size_counts``.
     """
 
@@ -103,7 +103,7 @@ class LesionSizes:
         check_lesion_labels(config.labels, contract)
         values = tuple(contract.value_of(name) for name in config.labels or contract.names)
         axes = (1, 2) if dimensions == 2 else None
-        found = [np.atleast_1d(np.isin(case.labels, values).mean(axis=axes)) for case in cases]
+        found = [np.atleast_1d(np.isin(case.labels, values).mean(axis=axes)) / case.image_share for case in cases]
         shares = np.concatenate(found) if found else np.zeros(0)
         return cls(values, size_weights(config, shares.tolist()), shares, size_counts(shares.tolist()))
 
@@ -127,8 +127,8 @@ def check_lesion_labels(labels: Sequence[str], contract: LabelContract) -> None:
 
 def small_lesion_tickets(
     training: TrainingConfig, contract: LabelContract, cases: Sequence[PreparedCase], dimensions: int
-) -> Callable[[npt.NDArray[np.uint8]], int] | None:
-    """Return label map of a slice or case → how often it is drawn for once of any other; None where all are alike.
+) -> Tickets | None:
+    """Return how often a slice or case is drawn for once of any other; None where all are alike.
 
     Raises:
         BadInputError: ``fedgs.label-unknown``, as ``LesionSizes.of_cohort``.
@@ -139,8 +139,8 @@ def small_lesion_tickets(
     like = FedGsConfig(labels=wanted.labels, threshold=wanted.threshold)
     sizes = LesionSizes.of_cohort(like, contract, cases, dimensions)
 
-    def times(labels: npt.NDArray[np.uint8]) -> int:
-        share = np.isin(labels, sizes.values).mean()
+    def times(case: PreparedCase, labels: npt.NDArray[np.uint8]) -> int:
+        share = np.isin(labels, sizes.values).mean() / case.image_share
         return wanted.times if share > 0.0 and 1.0 / share >= sizes.weights.threshold else 1
 
     return times

@@ -13,6 +13,9 @@ from FedSegCore.learning.cohort import PreparedCase
 _CENTRES_KEPT = 20_000
 """Foreground voxels remembered per case and label in 3-D: enough to be everywhere, little enough to be cheap."""
 
+Tickets = Callable[[PreparedCase, npt.NDArray[np.uint8]], int]
+"""A case and the label map of one of its units → how often that unit is drawn for once of any other."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -68,7 +71,7 @@ class PatchSampler:
         patch_size: (k, j, i) voxels; k is 1 in 2-D. Where an image is smaller it is padded on both sides alike, as the
             sliding window does at inference; where it is larger the patch is moved inside.
         foreground_fraction: share in [0, 1].
-        times: label map of a unit → how often it comes up for once of any other; all alike if None.
+        times: how often a unit comes up for once of any other; all alike if None.
         stratified: see above; ``foreground_fraction`` is not used then.
     """
 
@@ -78,7 +81,7 @@ class PatchSampler:
         dimensions: int,
         patch_size: tuple[int, int, int],
         foreground_fraction: float,
-        times: Callable[[npt.NDArray[np.uint8]], int] | None = None,
+        times: Tickets | None = None,
         *,
         stratified: bool = False,
     ) -> None:
@@ -156,7 +159,7 @@ class PatchSampler:
             unit = len(self._units)
             self._units.append((number, k))
             labels = case.labels if k < 0 else case.labels[k]
-            tickets = [unit] * (self._times(labels) if self._times else 1)
+            tickets = [unit] * (self._times(case, labels) if self._times else 1)
             self._tickets += tickets
             counts = np.bincount(labels.reshape(-1), minlength=256)
             for value in np.flatnonzero(counts[1:]) + 1:

@@ -159,6 +159,12 @@ def square_grid(grid: Grid, size: tuple[int, int]) -> Grid:
     return _moved(grid, [*sizes, grid.shape[0]], [*distances, grid.spacing[2]], [*shift, 0.0])
 
 
+def share_of_square(grid: Grid) -> float:
+    """Return the share, in (0, 1], of ``square_grid``'s slices that is image; the rest is padding."""
+    _, rows, columns = grid.shape
+    return min(rows, columns) / max(rows, columns)
+
+
 def _moved(grid: Grid, sizes: list[int], spacing: list[float], shift: list[float]) -> Grid:
     """Return a grid with the same axes whose first voxel lies ``shift`` mm along (i, j, k) from the old one."""
     origin = np.array(grid.origin) + np.reshape(grid.direction, (3, 3)) @ shift

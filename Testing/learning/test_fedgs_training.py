@@ -9,14 +9,16 @@ from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.aggregation.fedgs import FedGs
 from FedSegCore.federation.aggregation.rule import SiteUpdate
 from FedSegCore.inference.weights import weights_of
-from FedSegCore.learning.cohort import PreparedCase
-from FedSegCore.learning.config import FedGsConfig
-from FedSegCore.learning.fedgs import LesionSizes
+from FedSegCore.learning.case import TrainingCase
+from FedSegCore.learning.cohort import Cohort, PreparedCase
+from FedSegCore.learning.config import FedGsConfig, OversamplingConfig, TrainingConfig
+from FedSegCore.learning.fedgs import LesionSizes, small_lesion_tickets
 from FedSegCore.learning.results import FEDGS_PREFIX, RoundRequest
 from FedSegCore.learning.sampling import PatchSampler
 from FedSegCore.learning.trainer import LocalTrainer
 from FedSegCore.networks.registry import build_network
-from FedSegCore.volumes.volume import Grid
+from FedSegCore.volumes.preprocessing import Preprocessing
+from FedSegCore.volumes.volume import Grid, Volume
 
 FIRST = RoundRequest(round_number=1, rounds=4, seed=3)
 
@@ -92,6 +94,23 @@ def test_no_patch_makes_a_large_lesion_small(dimensions, patch):
     ]
     assert any(0 < voxels <= 0.05 * np.prod(patch) for voxels, _ in shown)
     assert {eta for _, eta in shown} == {1.0}
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_padding_to_a_square_makes_no_lesion_smaller(dimensions):
+    """A lesion of 1/16 of a picture of 32 x 64 stays one, though the padded square is twice as large."""
+    array = np.random.default_rng(0).integers(0, 200, (1, 1, 32, 64)).astype(np.uint8)
+    labels = np.zeros_like(array)
+    labels[0, 0, 8:24, 8:16] = 1
+    grid = Grid((1, 32, 64))
+    case = TrainingCase("a", "a", Volume(array, grid, "ES"), Volume(labels, grid), (1, 2))
+    square = Preprocessing(modality="ES", in_plane_size=(64, 64), percentiles=(0.0, 100.0))
+    cohort = Cohort.prepare([case], [], square, CONTRACT)
+    sizes = LesionSizes.of_cohort(FedGsConfig(), CONTRACT, cohort.training, dimensions)
+    assert sizes.shares.tolist() == [1 / 16]
+    training = TrainingConfig(patch_size=(1, 64, 64), oversampling=OversamplingConfig(times=3, threshold=20.0))
+    times = small_lesion_tickets(training, CONTRACT, cohort.training, dimensions)
+    assert times(cohort.training[0], cohort.training[0].labels) == 1
 
 
 def test_batches_say_which_slice_or_case_their_patches_are_of():

@@ -174,7 +174,7 @@ def test_small_lesions_are_drawn_as_often_as_asked_for():
     training = TrainingConfig(patch_size=(1, 10, 10), oversampling=OversamplingConfig(times=3, threshold=50.0))
     times = small_lesion_tickets(training, CONTRACT, cases, 2)
     assert times is not None
-    assert [times(labels) for labels in cases[0].labels] == [3] + [1] * 9
+    assert [times(cases[0], labels) for labels in cases[0].labels] == [3] + [1] * 9
     # 12 tickets are one round of the deck without foreground preference
     drawn = PatchSampler(cases, 2, (1, 10, 10), 0.0, times).batches(1, 12, generator())
     seen = Counter(round(float(image[0, 0, 0]) * 16) for image in next(drawn).images)
@@ -190,7 +190,8 @@ def test_what_is_small_is_chosen_from_the_sizes_where_nothing_is_said():
     training = TrainingConfig(patch_size=(1, 10, 10), oversampling=OversamplingConfig(times=5))
     times = small_lesion_tickets(training, CONTRACT, one_small_among_large(), 2)
     assert times is not None
-    assert [times(labels) for labels in one_small_among_large()[0].labels[:5]] == [5, 1, 1, 1, 1]
+    case = one_small_among_large()[0]
+    assert [times(case, labels) for labels in case.labels[:5]] == [5, 1, 1, 1, 1]
     assert small_lesion_tickets(TrainingConfig(), CONTRACT, one_small_among_large(), 2) is None
 
 
