@@ -1,6 +1,5 @@
 """Making a kept sample again from its parameters: offered where such a one is the volume to look at."""
 
-import html
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -58,4 +57,4 @@ class SeeAgain:
             if isSame
             else _("Made again as '{name}', but with other voxels: the image it was made of has changed since.")
         )
-        self._words = words.format(name=html.escape(node.GetName()))
+        self._words = words.format(name=node.GetName())

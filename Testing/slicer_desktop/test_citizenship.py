@@ -197,3 +197,20 @@ def test_larger_letters_clip_nothing(open_panel, patients):
         check_nothing_is_clipped(panel)
     finally:
         application.setFont(font)
+
+
+def test_what_is_no_rich_text_says_so():
+    """Else names of a stranger's model, or of a scene, that look like HTML would be shown as such."""
+    labels = [widget for widget in ET.parse(UI).iter("widget") if widget.get("class") == "QLabel"]
+    formats = {
+        label.get("name"): label.findtext("property[@name='textFormat']/enum")
+        for label in labels
+        if not label.get("name").endswith("Caption") and label.get("name") != "seeHistogramLabel"  # a picture
+    }
+    assert {name for name, kind in formats.items() if kind not in ("Qt::PlainText", "Qt::RichText")} == set()
+    foreign = ("releaseLabel", "resultLabel", "progressLabel", "seeKeptLabel", "seeAgainLabel")
+    assert {formats[name] for name in foreign} == {"Qt::PlainText"}
+    rich = re.compile(r"ui\.(\w+)\.text = [^\n]*\n?[^\n]*(?:<b>|<br>|html\.escape)")
+    for source in SOURCES:  # what is made for people as HTML goes to labels that show it
+        for name in rich.findall(source.read_text("utf-8")):
+            assert formats[name] == "Qt::RichText", name
