@@ -26,7 +26,7 @@ class SharedMap:
 
 @dataclass(frozen=True)
 class Measured:
-    """A segment's volume (ml), and the mean of the image in it; None where it is empty or on another grid."""
+    """A segment's volume (ml), and the image's mean in it; None where it is empty or on another grid, or in color."""
 
     volumeMl: float
     meanIntensity: float | None
@@ -57,7 +57,7 @@ def measure(maps: Sequence[SharedMap], image: "np.ndarray", ijkToRas: "np.ndarra
 
     Args:
         maps: of the segmentation.
-        image: intensities (k, j, i).
+        image: intensities (k, j, i); of a color image (k, j, i, c), whose values have no mean.
         ijkToRas: the image's, 4x4.
 
     Raises:
@@ -71,7 +71,7 @@ def measure(maps: Sequence[SharedMap], image: "np.ndarray", ijkToRas: "np.ndarra
         milliliters = abs(np.linalg.det(labelMap.ijkToRas[:3, :3])) / 1000
         counts = _totals(labelMap.voxels, length)
         inside, sums = np.zeros(length), np.zeros(length)
-        if labelMap.isOnGrid(ijkToRas):
+        if image.ndim == 3 and labelMap.isOnGrid(ijkToRas):
             here, there = labelMap.overlap(image.shape)
             inside = _totals(labelMap.voxels[here], length)
             sums = _totals(labelMap.voxels[here], length, image[there])

@@ -35,6 +35,11 @@ def test_volumes_and_means_by_hand():
     assert found["finer"] == Measured(pytest.approx(0.008), None)
 
 
+def test_a_segment_of_a_color_image_has_a_volume_and_no_mean():
+    shared = SharedMap(LabelMap(np.ones((1, 1, 2), np.uint8), (0, 0, 0), SPACING), {"polyp": 1})
+    assert measure([shared], np.ones((1, 5, 6, 3), np.uint8), SPACING) == {"polyp": Measured(pytest.approx(0.06), None)}
+
+
 def test_a_label_map_with_negative_values_is_refused():
     layer = SharedMap(LabelMap(np.full((1, 1, 1), -1, np.int16), (0, 0, 0), SPACING), {"a": 1})
     with pytest.raises(ValueError, match="negative"):
