@@ -30,6 +30,7 @@ COLOR_SIDE = 14
 ROW_MARGIN = 8
 MOST_ROWS = 16
 """Structures shown at once; more are scrolled, also with the arrow keys."""
+LEAST_ML = 0.001
 CHECK_MARK = "\u26a0"
 
 
@@ -226,13 +227,26 @@ class ResultPanel:
         mark = f"  {CHECK_MARK}" if row.checks else ""
         name = qt.QTableWidgetItem(row.name[:1].upper() + row.name[1:] + mark)
         name.setIcon(qt.QIcon(color))
-        volume = qt.QTableWidgetItem(f"{row.volumeMl:,.1f}" if row.volumeMl > 0 else _("not found"))
+        volume = qt.QTableWidgetItem(volumeWords(row.volumeMl))
         mean = qt.QTableWidgetItem("" if row.meanIntensity is None else f"{row.meanIntensity:,.0f}")
         for column, item in enumerate((name, volume, mean)):
             item.setToolTip(_("Please check: {reason}.").format(reason="; ".join(row.checks)) if row.checks else "")
             if column:
                 item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             self.ui.resultTable.setItem(number, column, item)
+
+
+def volumeWords(milliliters: float) -> str:
+    """Return a structure's volume; that of a small lesion with two digits, and not as nothing.
+
+    >>> volumeWords(1432.06), volumeWords(0.034)
+    ('1,432.1', '0.034')
+    """
+    if milliliters <= 0:
+        return _("not found")
+    if milliliters < LEAST_ML:
+        return _("< {least}").format(least=LEAST_ML)
+    return f"{milliliters:,.1f}" if milliliters >= 1 else f"{milliliters:.2g}"
 
 
 def _unmeasurable(_error: Exception) -> UserError:

@@ -7,6 +7,7 @@ import pytest
 import qt
 import slicer
 from FedSegSlicerLib.Errors import UserError
+from FedSegSlicerLib.ResultPanel import volumeWords
 from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.SegmentLogic import State
 from panel_helpers import Ticks, check_nothing_is_clipped, outcome_to_check, segmented, show_result, table_of
@@ -270,3 +271,11 @@ def test_a_result_that_was_put_aside_elsewhere_is_shown_when_its_volume_is_chose
         panel.ui.inputSelector.setCurrentNode(volumes[chosen])
         assert visible() == expected
         assert not panel.ui.resultCollapsibleButton.isVisible()
+
+
+@pytest.mark.parametrize(
+    ("milliliters", "words"),
+    [(0.0, "not found"), (0.00042, "< 0.001"), (0.03, "0.03"), (0.347, "0.35"), (1.04, "1.0"), (1432.06, "1,432.1")],
+)
+def test_the_volume_of_a_small_lesion_does_not_read_as_nothing(milliliters, words):
+    assert volumeWords(milliliters) == words
