@@ -255,7 +255,8 @@ class FedSegSlicerLogic(ScriptedLoadableModuleLogic):
             release: a model's name, with or without version; empty for the newest that fits.
             modality: ``"CT"``, ``"MR"``, ``"US"`` or ``"ES"``; empty to detect it.
             device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-            progress: called with each Progress (``fraction``, ``stage``, ``etaSeconds``).
+            progress: called with each Progress (``fraction``, ``stage``, ``etaSeconds``); what it raises ends the
+                segmentation and is raised here.
 
         Raises:
             UserError: with code, cause and remedy.

@@ -34,21 +34,22 @@ class ScriptedSegmenter:
         self._logic = logic
         self._told: list[object] = []
         self._progress: Callable[[Progress], object] | None = None
+        self._failure: Exception | None = None
         self._isClosed = self._isWaiting = False
         logic.finished.connect(self._tell)
         logic.failed.connect(self._tell)
         logic.releasesListed.connect(lambda *told: self._tell(told))
-        logic.progressed.connect(lambda progress: self._progress(progress) if self._progress else None)
+        logic.progressed.connect(self._onProgress)
 
     def segment(
         self, volumeNode: "vtkMRMLScalarVolumeNode", releasesFolder: str, release: str, modality: str, device: str,
         progress: Callable[[Progress], object] | None,
     ) -> Outcome:  # fmt: skip
-        """See ``FedSegSlicerLogic.segment``."""
+        """See ``FedSegSlicerLogic.segment``; what ``progress`` raises ends the segmentation and is raised here."""
         if self._isWaiting or self._logic.isBusy:
             raise busyError()
         checkVolume(volumeNode)
-        self._told, self._progress, self._isWaiting = [], progress, True
+        self._told, self._progress, self._failure, self._isWaiting = [], progress, None, True
         try:
             return self._segment(volumeNode, releasesFolder, release, modality, device)
         finally:
@@ -70,6 +71,8 @@ class ScriptedSegmenter:
         choices.devices = self._logic.session.devices
         self._logic.segment(volumeNode, *self._decide(choices, release), choices.releasesFolder, device)
         outcome = self._wait()
+        if self._failure is not None:
+            raise self._failure
         if isinstance(outcome, UserError):
             raise outcome
         return outcome
@@ -106,6 +109,15 @@ class ScriptedSegmenter:
             slicer.app.processEvents()
             time.sleep(PAUSE_SECONDS)
         return self._told.pop()
+
+    def _onProgress(self, progress: Progress) -> None:
+        if self._progress is None:
+            return
+        try:
+            self._progress(progress)
+        except Exception as error:  # noqa: BLE001 - in an event it would be printed only, and the call wait for ever
+            self._progress, self._failure = None, error
+            self._logic.cancel()
 
     def _tell(self, told: object) -> None:
         self._told.append(told)

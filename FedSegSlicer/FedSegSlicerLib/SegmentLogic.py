@@ -228,8 +228,12 @@ class SegmentLogic:
                     onProgress=lambda progress: self._tellProgress(number, progress),
                 )
 
-        self.progressed.emit(Progress(0.0, _("handing over the volume"), None))
-        self._exchange.export(volumeNode, ask, lambda error: self._fail(number, error))
+        try:
+            self.progressed.emit(Progress(0.0, _("handing over the volume"), None))
+            self._exchange.export(volumeNode, ask, lambda error: self._fail(number, error))
+        except Exception:  # also of whoever is told
+            self._end()
+            raise
 
     def cancel(self) -> None:
         """Cancel what is running; ``failed`` follows within two seconds with code ``cancelled``."""

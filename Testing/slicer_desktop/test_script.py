@@ -76,3 +76,23 @@ def test_closing_slicer_ends_a_call_that_waits(releases, patients):
     with pytest.raises(UserError) as ended:
         logic.segment(volume, str(releases), "tiny-CT-v1", progress=close)
     assert ended.value.isCancelled
+
+
+def test_what_a_progress_callback_raises_ends_the_call_and_the_next_one_works(releases, patients):
+    writeSetting(RUNTIME, sys.executable)
+    logic = slicer.util.getModuleLogic("FedSegSlicer")
+    volume = load_volume(patients["CT"])
+
+    def failing(at):
+        def fail(progress):
+            if progress.fraction >= at:
+                raise ZeroDivisionError
+
+        return fail
+
+    for at in (0.0, 0.01, 1.0):
+        with pytest.raises(ZeroDivisionError):
+            logic.segment(volume, str(releases), modality="CT", progress=failing(at))
+        assert findResult(volume) is None
+    assert logic.segment(volume, str(releases), modality="CT").node is findResult(volume)
+    logic.close()

@@ -253,6 +253,20 @@ def test_cancelling_stops_within_two_seconds_and_changes_nothing(desk, patients,
     desk.wait(lambda: desk.outcomes)
 
 
+def test_a_listener_that_fails_at_the_start_leaves_nothing_running(desk, patients, releases):
+    def fail(_progress):
+        raise ZeroDivisionError
+
+    volume = load_volume(patients["CT"])
+    desk.logic.progressed.connect(fail)
+    with pytest.raises(ZeroDivisionError):
+        desk.segment(volume, "tiny-CT-v2", releases)
+    desk.logic.progressed.disconnect(fail)
+    assert desk.logic.state is State.IDLE
+    desk.segment(volume, "tiny-CT-v2", releases)
+    desk.wait(lambda: desk.outcomes)
+
+
 def test_cancelling_before_the_volume_is_handed_over(desk, patients, releases):
     volume = load_volume(patients["CT"])
     desk.segment(volume, "tiny-CT-v2", releases)
