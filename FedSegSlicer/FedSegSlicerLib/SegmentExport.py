@@ -81,7 +81,7 @@ class SegmentExport:
             "segments": segments,
             "made_by": (node.GetAttribute(RELEASE) or "FedSegSlicer")[:64],
             "output": str(output),
-            "series": [str(path) for path in dicomFilesOf(volumeNode)] if output.name.endswith(".dcm") else [],
+            "series": [str(path) for path in dicomFilesOf(volumeNode)] if output.name.lower().endswith(".dcm") else [],
         }
 
         def end(callback: Callable[[], None]) -> None:

@@ -154,13 +154,25 @@ def test_the_button_writes_the_kind_that_is_chosen(open_panel, edited, tmp_path)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(written), expected)
 
 
-def test_the_button_writes_a_dicom_segmentation_of_the_series(open_panel, edited, patients, tmp_path, monkeypatch):
-    volume, expected = edited
-    files = write_series(patients["CT"], tmp_path / "series")
-    known = {str(pydicom.dcmread(file).SOPInstanceUID): str(file) for file in files}
+def known_series(volume, image, folder, monkeypatch):
+    """Write the image as a series that the volume was loaded from; return UID → file of what Slicer knows of it."""
+    known = {str(pydicom.dcmread(file).SOPInstanceUID): str(file) for file in write_series(image, folder)}
     # Slicer's database of DICOM files is not among what slicer-core brings; all that is asked of it is a file's name.
     monkeypatch.setattr(slicer, "dicomDatabase", SimpleNamespace(fileForInstance=known.get), raising=False)
     volume.SetAttribute("DICOM.instanceUIDs", " ".join(known))
+    return known
+
+
+def test_an_ending_in_capitals_is_the_same_kind_of_file(desk, edited, patients, tmp_path, monkeypatch):
+    volume, _expected = edited
+    known_series(volume, patients["CT"], tmp_path / "series", monkeypatch)
+    assert exported(desk, volume, tmp_path / "FOUND.DCM") is None
+    assert pydicom.dcmread(tmp_path / "FOUND.DCM").Modality == "SEG"
+
+
+def test_the_button_writes_a_dicom_segmentation_of_the_series(open_panel, edited, patients, tmp_path, monkeypatch):
+    volume, expected = edited
+    known = known_series(volume, patients["CT"], tmp_path / "series", monkeypatch)
     ui = shown_in_panel(open_panel, volume)
     accept(tmp_path, "DICOM SEG (*.dcm)")
     ui.exportButton.click()
