@@ -48,7 +48,7 @@ class SeeLogic:
     """Makes and keeps GIN samples by the worker; everything is told through signals, nothing waits.
 
     Signals: ``changed()`` pictures or measures are new; ``progressed(Progress)``; ``finished()``;
-    ``failed(UserError)``; ``used(site, own)`` a site trains with these settings from now on.
+    ``failed(UserError)``; ``used(site, GinSettings or None)`` a site trains with these settings from now on.
 
     Args:
         session: the worker.
@@ -237,7 +237,7 @@ class SeeLogic:
         self.session.request(
             "gin.use",
             {"site": site, "settings": chosen},
-            lambda result: self.used.emit(result["site"], result["own"]),
+            lambda result: self.used.emit(result["site"], settings),
             self.failed.emit,
         )
 

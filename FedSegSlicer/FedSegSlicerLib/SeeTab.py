@@ -273,12 +273,12 @@ class SeeTab:
         self._error = error
         self._update()
 
-    def _onUsed(self, site: str, own: bool) -> None:
+    def _onUsed(self, site: str, settings: GinSettings | None) -> None:
         words = (
             _("From the next round on, {site} trains with {settings}, if its federation lets sites choose.").format(
-                site=site, settings=settingsWords(self._settings())
+                site=site, settings=settingsWords(settings)
             )
-            if own
+            if settings is not None
             else _("From the next round on, {site} trains with its federation's settings.").format(site=site)
         )
         self.ui.seeTrainingLabel.text = words + " " + _("The site's journal says so.")

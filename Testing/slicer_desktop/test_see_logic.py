@@ -307,15 +307,17 @@ def test_color_and_single_slice_images(desk):
 
 def test_settings_reach_the_site_and_its_journal(desk, tmp_path):
     site = make_site(tmp_path / "site")
-    desk.logic.useForTraining(str(site), GinSettings(0.1, 0.6, 3, (1, 3), perBatch=True))
+    settings = GinSettings(0.1, 0.6, 3, (1, 3), perBatch=True)
+    desk.logic.useForTraining(str(site), settings)
     desk.wait(lambda: desk.used or desk.errors)
-    assert desk.used == [("north", True)]
+    assert desk.used == [("north", settings)]
     kept = json.loads((site / "augmentation.json").read_text())
     assert kept == {"alpha": [0.1, 0.6], "layers": 3, "kernel_sizes": [1, 3], "per_batch": True}
     (entry,) = [json.loads(line)["entry"] for line in (site / "journal" / "journal-000001.jsonl").open()][1:]
     assert (entry["kind"], entry["own"], entry["alpha_high"]) == ("gin-chosen", True, 0.6)
     desk.logic.useForTraining(str(site), None)
     desk.wait(lambda: len(desk.used) == 2 or desk.errors)
+    assert desk.used[1] == ("north", None)
     assert not (site / "augmentation.json").exists()
     desk.logic.useForTraining(str(tmp_path), GinSettings())
     desk.wait(lambda: desk.errors)

@@ -195,6 +195,7 @@ def test_settings_go_to_the_site(open_see_panel, tmp_path):
     ui.seeStrengthRange.setValues(0.0, 0.5)
     panel.show()
     ui.seeUseButton.click()
+    ui.seeStrengthRange.setValues(0.0, 0.9)  # before the answer: it is not what was sent
     wait_until(lambda: "north" in ui.seeTrainingLabel.text)
     assert "strength 0.00 to 0.50" in ui.seeTrainingLabel.text
     assert (tmp_path / "site" / "augmentation.json").exists()
