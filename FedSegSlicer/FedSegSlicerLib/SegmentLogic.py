@@ -103,9 +103,12 @@ class SegmentLogic:
 
         self.lookAt(volumeNode, tell)
 
-    def lookAt(self, volumeNode: "vtkMRMLScalarVolumeNode", tell: Callable[[Inspection | UserError], None]) -> None:
-        """Find out a volume's modality and tell it to nobody but ``tell``."""
-        known = knownModality(volumeNode)
+    def lookAt(
+        self, volumeNode: "vtkMRMLScalarVolumeNode", tell: Callable[[Inspection | UserError], None],
+        known: str | None = None,
+    ) -> None:  # fmt: skip
+        """Find out a volume's modality, unless it is ``known``, and tell it to nobody but ``tell``."""
+        known = known or knownModality(volumeNode)
         if known is not None:
             reason = _("its series says so")
             self._callLater(0, lambda: tell(Inspection(known, 1.0, reason)))

@@ -13,6 +13,7 @@ from .ResultPlace import FramePlace, ResultPlace, VolumePlace
 from .SegmentLogic import SegmentLogic, State
 from .SegmentTypes import Inspection, Outcome
 from .Signal import Signal
+from .VolumeExchange import knownModality
 from .WordsForPeople import modalityName
 from .WorkerSession import cancelledError
 
@@ -45,6 +46,7 @@ class Entry:
         name: what people read.
         parts: the volumes, each with where its result goes.
         volumeId: the node that people choose.
+        known: what its series says it is, DICOM modality code.
         status: how far it is.
         modalities: what its parts were taken for, DICOM modality codes.
         done: how many parts were segmented.
@@ -56,6 +58,7 @@ class Entry:
     name: str
     parts: list[tuple["vtkMRMLScalarVolumeNode", ResultPlace]]
     volumeId: str = ""
+    known: str | None = None
     status: Status = Status.LISTED
     modalities: list[str] = field(default_factory=list)
     done: int = 0
@@ -65,11 +68,12 @@ class Entry:
 
     def again(self) -> "Entry":
         """Return it as it is before it is segmented."""
-        return Entry(self.name, self.parts, self.volumeId, Status.WAITING)
+        return Entry(self.name, self.parts, self.volumeId, self.known, Status.WAITING)
 
     def asNow(self, now: "Entry") -> "Entry":
-        """Return what is known of it with the name and the parts that ``now`` has."""
-        return replace(self, name=now.name, parts=now.parts) if len(self.parts) == len(now.parts) else now
+        """Return what became of it with the name, the parts and the series that ``now`` has."""
+        isSame = len(self.parts) == len(now.parts)
+        return replace(self, name=now.name, parts=now.parts, known=now.known) if isSame else now
 
     def words(self) -> str:
         """Return how far it is and what it was taken for, in words; ``""`` where nobody has asked for it."""
@@ -109,7 +113,8 @@ def entriesOfScene() -> list[Entry]:
         node = scene.GetNthNodeByClass(number, "vtkMRMLScalarVolumeNode")
         if node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetHideFromEditors():
             continue
-        entries.append(Entry(node.GetName(), _frames(node) or [(node, VolumePlace(node))], node.GetID()))
+        parts = _frames(node) or [(node, VolumePlace(node))]
+        entries.append(Entry(node.GetName(), parts, node.GetID(), knownModality(node)))
     return entries
 
 
@@ -186,7 +191,7 @@ class SegmentQueue:
         entry.status = Status.RUNNING
         self.changed.emit()
         volumeNode, place = entry.parts[part]
-        self.logic.lookAt(volumeNode, lambda found: self._onLooked(entry, volumeNode, place, found))
+        self.logic.lookAt(volumeNode, lambda found: self._onLooked(entry, volumeNode, place, found), entry.known)
 
     def _onLooked(
         self, entry: Entry, volumeNode: "vtkMRMLScalarVolumeNode", place: ResultPlace, found: Inspection | UserError

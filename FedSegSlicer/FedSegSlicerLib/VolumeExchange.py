@@ -88,7 +88,12 @@ def isSequenceProxy(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> bool:
 
 
 def knownModality(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> str | None:
-    """Return the DICOM modality code Slicer knows of a volume (from its series), None if it knows none."""
+    """Return the DICOM modality code Slicer knows of a volume (from its series), None if it knows none.
+
+    Of a moment of a sequence, which lies in a scene of its own, the volume that shows it has to be asked.
+    """
+    if volumeNode.GetScene() is not slicer.mrmlScene:
+        return None  # asking would make a subject hierarchy there
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
     if hierarchy is None:
         return None

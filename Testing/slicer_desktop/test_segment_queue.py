@@ -141,8 +141,8 @@ def test_a_volume_for_which_nothing_fits_says_why(desk, queue, patients, release
     assert queue.entries[0].words() == "There is no model for this."
 
 
-def test_all_moments_of_a_sequence_play_along_with_their_images(desk, queue, patients, releases):
-    volume = load_volume(patients["CT"], "heart")
+def beating(volume):
+    """Make a sequence of the volume and its mirror image, which a proxy shows; return its browser and images."""
     images = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "heart")
     images.SetIndexName("time")
     browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
@@ -153,6 +153,26 @@ def test_all_moments_of_a_sequence_play_along_with_their_images(desk, queue, pat
     browser.SetAndObserveMasterSequenceNodeID(images.GetID())
     slicer.mrmlScene.RemoveNode(volume)
     slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    return browser, images
+
+
+def test_what_a_series_says_counts_for_all_moments_of_its_sequence(desk, queue, patients, releases):
+    browser, images = beating(load_volume(patients["CT"], "heart"))
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.GetItemByDataNode(browser.GetProxyNode(images))
+    item = item or hierarchy.CreateItem(hierarchy.GetSceneItemID(), browser.GetProxyNode(images))
+    hierarchy.SetItemAttribute(item, "DICOM.Modality", "MR")  # the voxels look like a CT
+    start(queue, releases)
+    desk.wait(lambda: not queue.isRunning)
+    (entry,) = queue.entries
+    assert (entry.status, entry.modalities) == (Status.DONE, ["MR"]), entry.error
+    inside = images.GetNthDataNode(0).GetScene()
+    assert inside is not slicer.mrmlScene
+    assert inside.GetNumberOfNodesByClass("vtkMRMLSubjectHierarchyNode") == 0
+
+
+def test_all_moments_of_a_sequence_play_along_with_their_images(desk, queue, patients, releases):
+    browser, images = beating(load_volume(patients["CT"], "heart"))
     volume = browser.GetProxyNode(images)
     entries = entriesOfScene()
     assert [(entry.name, len(entry.parts)) for entry in entries] == [("heart", 2)]
