@@ -83,10 +83,16 @@ def _words_about(found: dict[str, Any], done: dict[str, Any]) -> str:
     sure = done["confidence"].get(found["name"])
     if sure is None:
         return "not found"
-    words = [f"{found['volume_ml']:.1f} ml"]
+    words = [_size_of(found)]
     if found["mean_intensity"] is not None:
         words.append(" ".join([f"mean {found['mean_intensity']:.1f}", done["intensity_unit"] or ""]).strip())
     return ", ".join([*words, f"mean probability {sure:.2f}"])
+
+
+def _size_of(found: dict[str, Any]) -> str:
+    if found["volume_ml"] is not None:
+        return f"{found['volume_ml']:.1f} ml"
+    return f"{found['voxels']} pixels" if found["area_mm2"] is None else f"{found['area_mm2']:.0f} mm²"
 
 
 def _trusted_keys(site: Path | None, key_file: Path | None) -> frozenset[bytes] | None:

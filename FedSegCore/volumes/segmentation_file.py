@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.volumes.labels import CodedTerm, Label
-from FedSegCore.volumes.volume import Volume
+from FedSegCore.volumes.volume import Grid, Volume
 from FedSegCore.volumes.writing import write_volume
 
 _CONTEXT = "Segmentation category and type - DICOM master list"
@@ -166,7 +166,7 @@ def _no_segmentation() -> BadInputError:
 
 
 def segment_volumes(labels: Volume, shown: Sequence[Label], image: Volume | None = None) -> list[dict[str, Any]]:
-    """Return {name, value, code, volume_ml, mean_intensity} of every label of ``shown``.
+    """Return {name, value, code, voxels, volume_ml, area_mm2, mean_intensity} of every label of ``shown``.
 
     Args:
         labels: (1, k, j, i) of contract values.
@@ -175,24 +175,40 @@ def segment_volumes(labels: Volume, shown: Sequence[Label], image: Volume | None
             for images of several channels, and for labels without a voxel.
 
     Returns:
-        ``code`` is the SNOMED-CT code of the label's type.
+        ``code`` is the SNOMED-CT code of the label's type. A single slice or picture has no ``volume_ml`` (None) but an
+        ``area_mm2``, and that only where it says how large its pixels are; a volume has no ``area_mm2``.
     """
     array = labels.array[0]
     boxes = ndimage.find_objects(array)
-    millilitres = labels.grid.voxel_volume_ml()
+    flat = 1 in labels.grid.shape
+    pixel = _pixel_mm2(labels.grid, image)
     grey = image.array[0] if image is not None and image.channels == 1 else None
     rows = []
     for label in shown:
         box = boxes[label.value - 1] if label.value <= len(boxes) else None
         mask = array[box] == label.value if box is not None else None
         mean = None if mask is None or grey is None else round(float(grey[box][mask].mean(dtype=np.float64)), 3)
+        count = int(mask.sum()) if mask is not None else 0
         rows.append(
             {
                 "name": label.name,
                 "value": label.value,
                 "code": label.type.code,
-                "volume_ml": float(mask.sum()) * millilitres if mask is not None else 0.0,
+                "voxels": count,
+                "volume_ml": None if flat else count * labels.grid.voxel_volume_ml(),
+                "area_mm2": count * pixel if flat and pixel is not None else None,
                 "mean_intensity": mean,
             }
         )
     return rows
+
+
+def _pixel_mm2(grid: Grid, image: Volume | None) -> float | None:
+    """Return a pixel's area in a single slice; None where the image says nothing of it.
+
+    Files without a spacing are read, by ITK and 3D Slicer alike, with 1 mm in both directions.
+    """
+    sides = [mm for mm, size in zip(grid.spacing, grid.shape[::-1], strict=True) if size > 1]
+    if len(sides) != 2 or sides == [1.0, 1.0] or (image is not None and image.source in ("png", "jpeg")):
+        return None
+    return sides[0] * sides[1]

@@ -26,10 +26,12 @@ class SharedMap:
 
 @dataclass(frozen=True)
 class Measured:
-    """A segment's volume (ml), and the image's mean in it; None where it is empty or on another grid, or in color."""
+    """A segment's size (``ResultRow``), and the image's mean in it; None where it is empty, on another grid, in color."""
 
-    volumeMl: float
+    volumeMl: float | None
     meanIntensity: float | None
+    areaMm2: float | None
+    voxels: int
 
 
 def stateOf(segmentation: "vtkSegmentation") -> tuple[tuple[str, int], ...]:
@@ -68,7 +70,7 @@ def measure(maps: Sequence[SharedMap], image: "np.ndarray", ijkToRas: "np.ndarra
     found = {}
     for shared in maps:
         labelMap, length = shared.labelMap, max(shared.values.values()) + 1
-        milliliters = abs(np.linalg.det(labelMap.ijkToRas[:3, :3])) / 1000
+        spacing = np.linalg.norm(labelMap.ijkToRas[:3, :3], axis=0)
         counts = _totals(labelMap.voxels, length)
         inside, sums = np.zeros(length), np.zeros(length)
         if image.ndim == 3 and labelMap.isOnGrid(ijkToRas):
@@ -77,7 +79,8 @@ def measure(maps: Sequence[SharedMap], image: "np.ndarray", ijkToRas: "np.ndarra
             sums = _totals(labelMap.voxels[here], length, image[there])
         for segmentId, value in shared.values.items():
             mean = float(sums[value] / inside[value]) if inside[value] else None
-            found[segmentId] = Measured(float(counts[value] * milliliters), mean)
+            volume, area = _sizeOf(int(counts[value]), spacing, image.shape[:3])
+            found[segmentId] = Measured(volume, mean, area, int(counts[value]))
     return found
 
 
@@ -89,12 +92,33 @@ def editedRows(
     rows = []
     for segmentId in segmentation.GetSegmentIDs():
         segment, now = segmentation.GetSegment(segmentId), found[segmentId]
-        row = ResultRow(segment.GetName(), colorOf(segment), now.volumeMl, segmentId, now.meanIntensity)
+        name, color = segment.GetName(), colorOf(segment)
+        row = ResultRow(name, color, now.volumeMl, segmentId, now.meanIntensity, (), now.areaMm2, now.voxels)
         then = before.get(segmentId)
-        if then is not None and abs(then.volumeMl - now.volumeMl) < UNCHANGED_ML:
+        if then is not None and _isSameSize(then, row):
             row = replace(row, checks=then.checks)
         rows.append(row)
     return tuple(rows)
+
+
+def _sizeOf(voxels: int, spacing: "np.ndarray", shape: tuple[int, ...]) -> tuple[float | None, float | None]:
+    """Return volume (ml) and area (mm²), as the worker tells them: no volume in a single slice, no area elsewhere.
+
+    Args:
+        voxels: their number.
+        spacing: mm along (i, j, k); 1 mm in both directions of a slice means that its file did not say.
+        shape: of the image (k, j, i).
+    """
+    if 1 not in shape:
+        return float(voxels * spacing.prod() / 1000), None
+    sides = [float(mm) for mm, size in zip(spacing, shape[::-1], strict=True) if size > 1]
+    return None, voxels * sides[0] * sides[1] if len(sides) == 2 and sides != [1.0, 1.0] else None
+
+
+def _isSameSize(one: ResultRow, other: ResultRow) -> bool:
+    if one.volumeMl is None or other.volumeMl is None:
+        return one.voxels == other.voxels
+    return abs(one.volumeMl - other.volumeMl) < UNCHANGED_ML
 
 
 def _time(image: "vtkOrientedImageData | None") -> int:

@@ -227,7 +227,7 @@ class ResultPanel:
         mark = f"  {CHECK_MARK}" if row.checks else ""
         name = qt.QTableWidgetItem(row.name[:1].upper() + row.name[1:] + mark)
         name.setIcon(qt.QIcon(color))
-        volume = qt.QTableWidgetItem(volumeWords(row.volumeMl))
+        volume = qt.QTableWidgetItem(measureWords(row))
         mean = qt.QTableWidgetItem("" if row.meanIntensity is None else f"{row.meanIntensity:,.0f}")
         for column, item in enumerate((name, volume, mean)):
             item.setToolTip(_("Please check: {reason}.").format(reason="; ".join(row.checks)) if row.checks else "")
@@ -255,6 +255,15 @@ def _unmeasurable(_error: Exception) -> UserError:
         _("The result was edited since and cannot be measured: the table has the model's numbers."),
         _("Measure it with the module Segment Statistics."),
     )
+
+
+def measureWords(row: ResultRow) -> str:
+    """Return a structure's volume in milliliters, or in a single slice its area, as the table has it."""
+    if row.volumeMl is not None:
+        return volumeWords(row.volumeMl)
+    if not row.voxels:
+        return _("not found")
+    return f"{row.voxels:,} px" if row.areaMm2 is None else f"{row.areaMm2:,.0f} mm²"
 
 
 def _meanCaption(unit: str) -> str:

@@ -26,18 +26,22 @@ class ResultRow:
     Attributes:
         name: what people read.
         color: red, green, blue, 0 to 255.
-        volumeMl: volume in milliliters.
+        volumeMl: volume in milliliters; None in a single slice or picture.
         segmentId: its segment, ``""`` if there is none.
         meanIntensity: mean of the image's values in it, None where there is none.
         checks: why a person should look at it, in words; empty if there is no reason but caution.
+        areaMm2: area in a single slice, None where the size of its pixels is not known.
+        voxels: number of voxels; None where only the volume is known.
     """
 
     name: str
     color: tuple[int, int, int]
-    volumeMl: float
+    volumeMl: float | None
     segmentId: str
     meanIntensity: float | None = None
     checks: tuple[str, ...] = ()
+    areaMm2: float | None = None
+    voxels: int | None = None
 
 
 @dataclass
@@ -258,7 +262,7 @@ def resultRows(
 
     Args:
         node: the result.
-        segments: the worker's {name, value, code, volume_ml, mean_intensity}.
+        segments: the worker's {name, value, code, voxels, volume_ml, area_mm2, mean_intensity}.
         doubts: the worker's {label, code, reason}.
     """
     segmentation = node.GetSegmentation()
@@ -271,5 +275,6 @@ def resultRows(
         reasons = tuple(doubt["reason"] for doubt in doubts if doubt["label"] == entry["name"])
         segmentId = f"Segment_{entry['value']}" if segment is not None else ""
         mean = entry["mean_intensity"]
-        rows.append(ResultRow(name, color, float(entry["volume_ml"]), segmentId, mean, reasons))
+        size = entry["volume_ml"], segmentId, mean, reasons, entry["area_mm2"], entry["voxels"]
+        rows.append(ResultRow(name, color, *size))
     return rows

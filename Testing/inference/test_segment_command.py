@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from blob_scans import CT, ball_scan, centred, dice, publish
 from test_segmenter import GRIDS
 
@@ -123,6 +124,7 @@ def test_a_colour_picture_is_segmented_by_a_release_for_pictures(fedseg, tmp_pat
     network = NetworkConfig(dimensions=2, in_channels=3, out_channels=3, options={"channels": [4, 8]})
     colour = Preprocessing(modality="ES", in_plane_size=(32, 32), percentiles=(0.0, 100.0), channels=3)
     folder = tmp_path / "releases"
+    torch.manual_seed(0)
     publish(folder, "pictures", {"ES": colour}, weights_of(build_network(network)), network)
     pixels = np.random.default_rng(0).integers(0, 255, (1, 30, 50, 3)).astype(np.uint8)
     picture, target = tmp_path / "picture.png", tmp_path / "found.nii.gz"
@@ -130,6 +132,11 @@ def test_a_colour_picture_is_segmented_by_a_release_for_pictures(fedseg, tmp_pat
     done = fedseg("segment", picture, "--releases", folder, "--modality", "ES", "--out", target, "--json")
     assert done.code == 0, done.err
     assert sitk.ReadImage(str(target)).GetSize() == (50, 30, 1)
+    found = [each for each in json.loads(done.out.splitlines()[-1])["segments"] if each["voxels"]]
+    assert found, "the untrained network of this seed finds something"
+    for each in found:
+        assert (each["volume_ml"], each["area_mm2"]) == (None, None)
+        assert f"{each['name']}: {each['voxels']} pixels" in " ".join(done.err.split())
 
 
 def bytes_of(path: Path, data: bytes) -> Path:
@@ -206,7 +213,9 @@ def test_the_last_line_is_one_json_object_and_the_file_names_its_segments(segmen
         "name": "ball",
         "value": 1,
         "code": ball["code"],
+        "voxels": voxels,
         "volume_ml": pytest.approx(voxels * 3.0 * 3.0 * 6.0 / 1000.0, abs=1e-3),
+        "area_mm2": None,
         "mean_intensity": pytest.approx(read_volume(scan).array[inside].mean(), abs=1e-3),
     }
     assert said["intensity_unit"] == "HU"

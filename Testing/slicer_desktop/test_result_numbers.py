@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import slicer
 from FedSegSlicerLib.ResultNumbers import Measured, SharedMap, measure
-from FedSegSlicerLib.SegmentationResult import findResult
+from FedSegSlicerLib.ResultPanel import sizeWords
+from FedSegSlicerLib.SegmentationResult import ResultRow, findResult
 from FedSegSlicerLib.Segments import LabelMap
 from panel_helpers import answering, outcome_to_check, segmented, show_result, table_of
 from scene_helpers import load_volume, wait_until
@@ -27,12 +28,27 @@ def test_volumes_and_means_by_hand():
     nothing = SharedMap(LabelMap(np.zeros((0, 0, 0), np.uint8), (0, 0, 0), SPACING), {"nothing": 1})
     found = measure([shared, outside, elsewhere, finer, nothing], image, SPACING)
     # voxel (k, j, i) holds 30 k + 6 j + i
-    assert found["a"] == Measured(pytest.approx(0.06), (69 + 70) / 2)
-    assert found["b"] == Measured(pytest.approx(0.06), (71 + 107) / 2)
-    assert found["empty"] == found["nothing"] == Measured(0.0, None)
-    assert found["half outside"] == Measured(pytest.approx(0.12), (118 + 119) / 2)
-    assert found["elsewhere"] == Measured(pytest.approx(0.03), None)
-    assert found["finer"] == Measured(pytest.approx(0.008), None)
+    assert found["a"] == Measured(pytest.approx(0.06), (69 + 70) / 2, None, 2)
+    assert found["b"] == Measured(pytest.approx(0.06), (71 + 107) / 2, None, 2)
+    assert found["empty"] == found["nothing"] == Measured(0.0, None, None, 0)
+    assert found["half outside"] == Measured(pytest.approx(0.12), (118 + 119) / 2, None, 4)
+    assert found["elsewhere"] == Measured(pytest.approx(0.03), None, None, 1)
+    assert found["finer"] == Measured(pytest.approx(0.008), None, None, 8)
+
+
+@pytest.mark.parametrize(
+    ("grid", "area", "words"),
+    [(SPACING, 6.0, "6 mm²"), (np.diag([-1.0, -1.0, 5.0, 1.0]), None, "1 px"), (None, None, "not found")],
+)
+def test_a_single_slice_has_an_area_and_no_volume(grid, area, words):
+    labels = np.zeros((1, 4, 5), np.uint8)
+    labels[0, 1, 2] = 0 if grid is None else 1
+    shared = SharedMap(LabelMap(labels, (0, 0, 0), SPACING if grid is None else grid), {"a": 1})
+    found = measure([shared], np.ones((1, 4, 5)), SPACING if grid is None else grid)["a"]
+    assert (found.volumeMl, found.voxels) == (None, int(labels.sum()))
+    assert found.areaMm2 == (0.0 if grid is None else area)
+    row = ResultRow("liver", (0, 0, 0), found.volumeMl, "Segment_1", 1.0, (), found.areaMm2, found.voxels)
+    assert sizeWords(row) == words
 
 
 def test_a_segment_of_a_color_image_has_a_volume_and_no_mean():

@@ -164,12 +164,15 @@ def test_rows_say_what_was_found_and_what_was_not(patients):
     volume = load_volume(patients["CT"])
     node = load(patients["CT.labels"], volume, "tiny-CT-v2")
     segments = [
-        {"name": "liver", "value": 1, "code": "10200004", "volume_ml": 1400.5, "mean_intensity": 61.2},
-        {"name": "gallbladder", "value": 9, "code": "28231008", "volume_ml": 0.0, "mean_intensity": None},
-    ]
+        {"name": "liver", "value": 1, "code": "10200004", "voxels": 9, "volume_ml": 1400.5, "area_mm2": None,
+         "mean_intensity": 61.2},
+        {"name": "gallbladder", "value": 9, "code": "28231008", "voxels": 0, "volume_ml": None, "area_mm2": 0.0,
+         "mean_intensity": None},
+    ]  # fmt: skip
     doubts = [{"label": "gallbladder", "code": "not-found", "reason": "it was not found"}]
     node.GetSegmentation().GetSegment("Segment_1").SetName("Leber")
     rows = resultRows(node, segments, doubts)
+    assert [(row.volumeMl, row.areaMm2, row.voxels) for row in rows] == [(1400.5, None, 9), (None, 0.0, 0)]
     assert (rows[0].name, rows[0].color, rows[0].volumeMl) == ("Leber", TORSO_CONTRACT.labels[0].colour, 1400.5)
     assert (rows[0].segmentId, rows[0].meanIntensity, rows[0].checks) == ("Segment_1", 61.2, ())
     assert (rows[1].segmentId, rows[1].meanIntensity, rows[1].checks) == ("", None, ("it was not found",))

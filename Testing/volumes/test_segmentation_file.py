@@ -105,10 +105,29 @@ def test_plain_label_maps(tmp_path, name):
 def test_volumes_in_millilitres():
     liver, kidney, spleen = segment_volumes(labels(), CONTRACT.labels)
     # 12 voxels of 0.5 x 2 x 2.5 mm = 2.5 mm3 each.
-    assert liver == {"name": "liver", "value": 1, "code": "10200004", "volume_ml": pytest.approx(0.03),
-                     "mean_intensity": None}  # fmt: skip
+    assert liver == {"name": "liver", "value": 1, "code": "10200004", "voxels": 12, "volume_ml": pytest.approx(0.03),
+                     "area_mm2": None, "mean_intensity": None}  # fmt: skip
     assert kidney["volume_ml"] == pytest.approx(0.0025)
     assert spleen["volume_ml"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "source", "area"),
+    [
+        ((1, 2, 3), (0.5, 2.0, 5.0), "nifti", 2.0),
+        ((2, 1, 3), (0.5, 5.0, 2.0), "nifti", 2.0),
+        ((1, 2, 3), (1.0, 1.0, 1.0), "nrrd", None),  # nothing was said of its pixels
+        ((1, 2, 3), (0.5, 2.0, 5.0), "png", None),
+        ((1, 1, 3), (0.5, 2.0, 5.0), "nifti", None),
+    ],
+)
+def test_a_single_slice_has_an_area_and_no_volume(shape, spacing, source, area):
+    array = np.zeros((1, *shape), np.uint8)
+    array.flat[:2] = 1
+    image = Volume(array, Grid(shape, spacing), source=source)
+    liver, kidney, _ = segment_volumes(Volume(array, image.grid), CONTRACT.labels, image)
+    assert (liver["voxels"], liver["volume_ml"], liver["area_mm2"]) == (2, None, area)
+    assert (kidney["voxels"], kidney["volume_ml"], kidney["area_mm2"]) == (0, None, None if area is None else 0.0)
 
 
 def test_mean_intensities_are_of_the_segments_own_voxels():
