@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import slicer
 from FedSegSlicerLib.ResultNumbers import Measured, SharedMap, measure
-from FedSegSlicerLib.ResultPanel import sizeWords
+from FedSegSlicerLib.ResultPanel import measureWords
 from FedSegSlicerLib.SegmentationResult import ResultRow, findResult
 from FedSegSlicerLib.Segments import LabelMap
 from panel_helpers import answering, outcome_to_check, segmented, show_result, table_of
@@ -48,7 +48,7 @@ def test_a_single_slice_has_an_area_and_no_volume(grid, area, words):
     assert (found.volumeMl, found.voxels) == (None, int(labels.sum()))
     assert found.areaMm2 == (0.0 if grid is None else area)
     row = ResultRow("liver", (0, 0, 0), found.volumeMl, "Segment_1", 1.0, (), found.areaMm2, found.voxels)
-    assert sizeWords(row) == words
+    assert measureWords(row) == words
 
 
 def test_a_segment_of_a_color_image_has_a_volume_and_no_mean():
