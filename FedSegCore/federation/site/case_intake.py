@@ -106,7 +106,7 @@ def check_offer(offer: CaseOffer, index: CohortIndex, contract: LabelContract) -
         )
     image = read_volume(offer.image, modality=offer.modality)
     naming = index.naming_with(offer.naming)
-    matched = match_labels(read_label_map(offer.labels), segments_of(offer.labels), contract, naming)
+    matched = match_labels(read_label_map(offer.labels), segments_of(offer.labels), contract, naming, offer.naming)
     labels = labels_on(matched.labels, image.grid)
     modality, findings = _modality_of(image, offer.modality or index.modality, index)
     role = index.role_for(offer.patient, offer.role)

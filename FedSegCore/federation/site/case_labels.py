@@ -1,6 +1,6 @@
 """A site's own segments or numbers → the federation's labels, by SNOMED-CT code where the file has codes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,11 @@ def segments_of(path: Path) -> list[dict[str, Any]] | None:
 
 
 def match_labels(
-    labels: Volume, segments: Sequence[Mapping[str, Any]] | None, contract: LabelContract, naming: Naming
+    labels: Volume,
+    segments: Sequence[Mapping[str, Any]] | None,
+    contract: LabelContract,
+    naming: Naming,
+    said: Collection[str] = (),
 ) -> Matched:
     """Return the label map in contract values.
 
@@ -58,6 +62,7 @@ def match_labels(
         segments: as ``read_segments`` gives them; None for a plain label map.
         contract: the federation's labels.
         naming: what the site said of its names or numbers.
+        said: the contract labels of which that was said of this very case; of others it was said of earlier ones.
     """
     if segments is None:
         own = _by_number(contract, naming)
@@ -71,7 +76,12 @@ def match_labels(
     strangers = _strangers(labels, known)
     declared = _declared(contract, segments or (), naming, strangers)
     strangers -= {value for values in declared.values() for value in values}
-    findings = [*_unmapped(unmapped), *_claimed_twice(known), *_outlined(declared), *_left_over(strangers, strict)]
+    findings = [
+        *_unmapped(unmapped),
+        *_claimed_twice(known),
+        *_outlined(declared, said),
+        *_left_over(strangers, strict),
+    ]
     array = mapping.apply(labels.array, contract)
     return Matched(labels.with_array(array), mapping.annotated(contract), tuple(findings))
 
@@ -166,16 +176,29 @@ def _declared(
     return found
 
 
-def _outlined(declared: Mapping[str, tuple[int, ...]]) -> list[CaseFinding]:
-    if not declared:
-        return []
-    return [
-        CaseFinding(
-            "case.label-declared",
-            f"Declared not annotated, but outlined here: {', '.join(declared)}.",
-            "Let it be found by its code or name again; accept it only if these outlines shall not be used.",
+def _outlined(declared: Collection[str], said: Collection[str]) -> list[CaseFinding]:
+    """Return what is outlined all the same: a remark on what was meant so, a question of what may have changed."""
+    meant = [name for name in declared if name in said]
+    earlier = [name for name in declared if name not in said]
+    found = []
+    if meant:
+        found.append(
+            CaseFinding(
+                "case.label-declared",
+                f"Declared not annotated, but outlined here: {', '.join(meant)}.",
+                "These outlines are left out of the site's copy.",
+                refuses=False,
+            )
         )
-    ]
+    if earlier:
+        found.append(
+            CaseFinding(
+                "case.label-declared",
+                f"Declared not annotated with an earlier case, but outlined here: {', '.join(earlier)}.",
+                "Let it be found by its code or name again, or accept that these outlines are not used.",
+            )
+        )
+    return found
 
 
 def _left_over(strangers: set[int], strict: bool) -> list[CaseFinding]:
