@@ -26,7 +26,7 @@ class SharedMap:
 
 @dataclass(frozen=True)
 class Measured:
-    """A segment's size (``ResultRow``) and the image's mean in it: None where it is empty, on another grid, in color."""
+    """A segment's size (``ResultRow``) and the image's mean in it; None where empty, on another grid, in color."""
 
     volumeMl: float | None
     meanIntensity: float | None

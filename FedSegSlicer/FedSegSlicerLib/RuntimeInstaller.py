@@ -11,8 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from . import VERSION
+from .Background import onThread
 from .Errors import UserError
-from .RuntimeLocator import RuntimeLocator, currentOf, slicerPython
+from .RuntimeLocator import (
+    RuntimeLocator,
+    coreFingerprint,
+    currentOf,
+    otherCoreError,
+    otherVersionError,
+    slicerPython,
+)
 from .RuntimeProblems import problemOf
 from .Signal import Signal
 from .WorkerProcess import CallLater, WorkerProcessProtocol
@@ -70,8 +79,8 @@ class Plan:
 class RuntimeInstaller:
     """The runtime's state machine.
 
-    ``changed`` is emitted whenever something a user sees has changed, ``ready`` once after each installation, and
-    ``removed`` after a removal.
+    ``changed`` is emitted whenever something a user sees has changed, ``ready`` once after each installation or check,
+    ``removed`` after a removal, and ``aged`` where the runtime turns out to be older than what the extension ships.
 
     Args:
         locator: says whether there is a runtime that will do, and gives the environment for children.
@@ -90,6 +99,7 @@ class RuntimeInstaller:
         self.changed = Signal()
         self.ready = Signal()
         self.removed = Signal()
+        self.aged = Signal()
         self.state = RuntimeState.UNKNOWN
         self.problem: UserError | None = None
         self.plan: Plan | None = None
@@ -105,6 +115,8 @@ class RuntimeInstaller:
         self._process: WorkerProcessProtocol | None = None
         self._condition = RuntimeState.UNKNOWN
         self._hasEnded = True
+        self._shipped = ""  # the fingerprint of what the extension ships, once it is known
+        self._comparison = 0
 
     def look(self, options: InstallOptions, fresh: bool = False) -> None:
         """Find out what is there and what an installation would take (``fresh``: see ``install``)."""
@@ -142,6 +154,7 @@ class RuntimeInstaller:
             self._process.close()
             self._process = None
         self._hasEnded = True
+        self._comparison += 1
 
     def logPath(self, options: InstallOptions) -> Path:
         """Return where the last installation's log is."""
@@ -166,6 +179,8 @@ class RuntimeInstaller:
             self.problem = problem
         self._condition = state
         self._set(state)
+        if state is RuntimeState.READY:
+            self._compare(self._locator.installed())
 
     def outdated(self, problem: UserError) -> None:
         """Take note that the worker which answered is of another version."""
@@ -184,6 +199,7 @@ class RuntimeInstaller:
         self.stage, self.fraction, self.lines = "", 0.0, []
         if action != "look":
             self.problem = None
+            self._comparison += 1
         order = {"action": action, "source": str(self._source), **asdict(options), **more, **self.extraOrder}
         process = self._makeProcess()
         process.lineReceived.connect(self._onLine)
@@ -227,8 +243,39 @@ class RuntimeInstaller:
     def _onReady(self, event: dict[str, Any]) -> None:
         self.present, self._condition = event["present"], RuntimeState.READY
         self.problem = problemOf(event["note"]) if event.get("note") else None
-        self._end(RuntimeState.READY)
+        if self.present["version"] != VERSION:  # it was checked, and is whole
+            self._condition, self.problem = RuntimeState.OUTDATED, otherVersionError(self.present["version"])
+        self._end(self._condition)
         self.ready.emit()
+        if self._condition is RuntimeState.READY:
+            self._compare(self.present)
+
+    def _compare(self, installed: dict[str, Any]) -> None:
+        """Find out whether a runtime was made of the FedSegCore that is shipped now: its version may be the same."""
+        self._comparison += 1
+        number, made = self._comparison, installed.get("core_sha256")
+        if not made:
+            return
+
+        def done(shipped: str) -> None:
+            self._shipped = shipped
+            if number == self._comparison and shipped != made and not self.state.isBusy:
+                self.outdated(otherCoreError())
+                self.aged.emit()
+
+        def failed(error: UserError) -> None:
+            logging.warning("FedSegSlicer: %s", error.code)
+
+        if self._shipped:
+            done(self._shipped)
+        else:
+            onThread(
+                self._callLater,
+                lambda: coreFingerprint(self._source),
+                done,
+                failed,
+                lambda _error: problemOf("runtime.damaged"),
+            )
 
     def _onRemoved(self, _event: dict[str, Any]) -> None:
         self.present, self.plan = {}, None

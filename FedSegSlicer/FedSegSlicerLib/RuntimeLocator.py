@@ -1,5 +1,6 @@
 """Which Python runs the worker, and with which environment."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -82,6 +83,14 @@ class RuntimeLocator:
         version = currentOf(folder).get("version") if folder is not None else VERSION
         return None if version == VERSION else otherVersionError(str(version))
 
+    def installed(self) -> dict:
+        """Return what the installed runtime that would be started says of itself; empty if another kind would be."""
+        try:
+            folder = installedBeside(self.arguments())
+        except UserError:
+            return {}
+        return currentOf(folder) if folder is not None else {}
+
     def environment(self) -> dict[str, str]:
         """Return the startup environment without what belongs to Slicer's own Python."""
         environment = {
@@ -98,6 +107,18 @@ class RuntimeLocator:
         yield self.installFolder()
         yield Path(__file__).resolve().parents[2] / ".runtime"  # a checkout, with the runtime of its bootstrap script
         yield Path.home() / ".fedseg" / "runtime"
+
+
+def coreFingerprint(source: Path) -> str:
+    """Return the SHA-256 of FedSegCore in a folder as an installation notes it (``core_sha256`` in current.json).
+
+    Reads two megabytes: for another thread.
+    """
+    total, root = hashlib.sha256(), source / "FedSegCore"
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        total.update(path.relative_to(source).as_posix().encode() + b"\0")
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
 
 
 def usualInstallFolder() -> Path:
@@ -172,4 +193,15 @@ def otherVersionError(version: str) -> UserError:
         "runtime.other-version",
         _("The module is version {own}, its runtime {other}.").format(own=VERSION, other=version),
         _("Press Update at the top of the module, so that both are the same; or update the runtime you chose."),
+    )
+
+
+def otherCoreError() -> UserError:
+    """Return the error of a runtime with another FedSegCore than this module's, though the version is the same."""
+    from slicer.i18n import tr as _
+
+    return UserError(
+        "runtime.other-core",
+        _("The module was updated since its runtime was installed; both are version {own}.").format(own=VERSION),
+        _("Press Update at the top of the module, so that both are the same."),
     )

@@ -85,6 +85,7 @@ class RuntimePanel:
         self.installer.changed.disconnect(self._update)
         self.installer.ready.disconnect(self._onReady)
         self.installer.removed.disconnect(self._onRemoved)
+        self.installer.aged.disconnect(self._look)
         self.installer.close()
 
     # Set-up
@@ -123,6 +124,7 @@ class RuntimePanel:
         self.installer.changed.connect(self._update)
         self.installer.ready.connect(self._onReady)
         self.installer.removed.connect(self._onRemoved)
+        self.installer.aged.connect(self._look)
 
     # What the user does
 

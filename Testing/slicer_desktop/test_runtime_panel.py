@@ -1,5 +1,6 @@
 """First use through the real .ui: no runtime, installing from a folder of wheels, cancel, problems, update, remove."""
 
+import json
 import shutil
 import sys
 import zipfile
@@ -11,6 +12,7 @@ import qt
 import slicer
 from FedSegSlicerLib import VERSION, RuntimeLocator
 from FedSegSlicerLib.RuntimeInstaller import RuntimeState, shippedSource
+from FedSegSlicerLib.RuntimeLocator import coreFingerprint
 from FedSegSlicerLib.RuntimePanel import stageWords
 from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.Settings import RUNTIME, RUNTIME_FOLDER, RUNTIME_PROXY, readSetting, writeSetting
@@ -217,6 +219,41 @@ def test_a_runtime_of_another_version_is_told_with_its_remedy(open_without, tmp_
     settle(panel)
     assert installer.state is RuntimeState.OUTDATED
     assert "0.0.8" in ui.runtimeMessageLabel.text
+
+
+def test_a_runtime_of_the_same_version_but_an_older_core_is_told_with_its_remedy(open_without, tmp_path):
+    panel = open_without()
+    ui, installer = panel.ui, panel.runtime.installer
+    ui.runtimeInstallButton.click()
+    settle(panel)
+    current = tmp_path / "runtime" / "current.json"
+    installed = json.loads(current.read_text())
+    assert installed["core_sha256"] == coreFingerprint(ROOT)
+    wait_until(lambda: installer._shipped)
+    assert installer.state is RuntimeState.READY
+    current.write_text(json.dumps({**installed, "core_sha256": "0" * 64}))
+    panel.widget.enter()
+    wait_until(lambda: "runtime.other-core" in ui.runtimeMessageLabel.text)
+    wait_until(lambda: installer.state is RuntimeState.OUTDATED and installer.plan is not None)
+    ui.runtimeCheckButton.click()  # it can be used, and is outdated all the same
+    settle(panel)
+    wait_until(lambda: installer.state is RuntimeState.OUTDATED)
+    assert "runtime.other-core" in ui.runtimeMessageLabel.text
+    assert (ui.runtimeInstallButton.text, ui.runtimeInstallButton.enabled) == ("Update", True)
+    ui.runtimeInstallButton.click()
+    settle(panel)
+    panel.widget.enter()
+    assert (installer.state, installer.problem) == (RuntimeState.READY, None)
+    assert json.loads(current.read_text())["core_sha256"] == installed["core_sha256"]
+
+
+def test_a_check_of_an_outdated_runtime_leaves_it_outdated(open_without, tmp_path):
+    panel = open_without()
+    install_older(panel, tmp_path)
+    panel.ui.runtimeCheckButton.click()
+    settle(panel)
+    assert panel.runtime.installer.state is RuntimeState.OUTDATED
+    assert "its runtime 0.0.9" in panel.ui.runtimeMessageLabel.text
 
 
 def test_another_folder_is_looked_at_anew_also_while_it_is_typed(open_without, tmp_path):
