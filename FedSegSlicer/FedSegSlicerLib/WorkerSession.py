@@ -209,4 +209,4 @@ def cancelledError() -> UserError:
     """Return the answer to a request the user cancelled."""
     from slicer.i18n import tr as _
 
-    return UserError("cancelled", _("Cancelled."), _("Nothing was changed."))
+    return UserError("cancelled", _("Cancelled."), _("What was finished before stays."))
