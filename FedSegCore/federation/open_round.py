@@ -172,7 +172,7 @@ class OpenRound:
         length = update_length(weights, extras, received)
         check_length(length, received)
         self._check_new(site, reply.content, length)
-        examples, steps = counts_that_weigh(report, order.task, self._asked[site].introduction.training_cases)
+        examples, steps = counts_that_weigh(report, order.task, self.asked[site].introduction.training_cases)
         update = SiteUpdate(site, weights, examples, steps, extras, received, report.loss)
         row = SiteRound(
             round_number=self.number,
