@@ -18,6 +18,7 @@ from tiny_deployment import tiny_federation
 
 import FedSegCore
 from FedSegCore.common.errors import BadInputError, FedSegError, UsageError
+from FedSegCore.common.names import NAME, is_name
 from FedSegCore.federation import invitation as invitations
 from FedSegCore.federation.addresses import address_of, host_of
 from FedSegCore.federation.coordinator.admission import invite
@@ -199,7 +200,7 @@ ADDRESSES = st.one_of(
 @given(
     hosts=st.lists(ADDRESSES, min_size=1, max_size=4),
     port=st.integers(1, 65535),
-    name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", fullmatch=True),
+    name=st.from_regex(NAME, fullmatch=True).filter(is_name),
     privacy=st.fixed_dictionaries(
         {
             "minimum_cases": st.integers(1, 1000),

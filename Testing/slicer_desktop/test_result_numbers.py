@@ -51,9 +51,10 @@ def test_a_single_slice_has_an_area_and_no_volume(grid, area, words):
     assert measureWords(row) == words
 
 
-def test_a_segment_of_a_color_image_has_a_volume_and_no_mean():
+def test_a_segment_of_a_color_image_has_a_size_and_no_mean():
     shared = SharedMap(LabelMap(np.ones((1, 1, 2), np.uint8), (0, 0, 0), SPACING), {"polyp": 1})
-    assert measure([shared], np.ones((1, 5, 6, 3), np.uint8), SPACING) == {"polyp": Measured(pytest.approx(0.06), None)}
+    for image, size in (((2, 5, 6, 3), (pytest.approx(0.06), None, None, 2)), ((1, 5, 6, 3), (None, None, 12.0, 2))):
+        assert measure([shared], np.ones(image, np.uint8), SPACING) == {"polyp": Measured(*size)}
 
 
 def test_a_label_map_with_negative_values_is_refused():

@@ -28,7 +28,7 @@ def test_the_snippet_of_the_page_runs(releases, patients, capsys):
     printed = capsys.readouterr().out
     assert "100%" in printed
     for row in outcome.rows:
-        assert f"{row.name} {row.volumeMl} ml" in printed
+        assert f"{row.name} {row.voxels} voxels {row.volumeMl} ml" in printed
     assert names["logic"]._script is None
 
 

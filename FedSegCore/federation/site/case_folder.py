@@ -75,8 +75,7 @@ def add_folder(
     Args:
         store: the site's.
         folder: the images and their segmentations.
-        like: modality, naming and what is accepted of all of them; its files and patient do not count. What it
-            declares not annotated may be outlined: it was said of these very files.
+        like: modality and naming of all of them; its files and patient do not count.
         consent: to training on all of them; without it they wait.
         progress: told of every image; cancels between two of them, and what was added before stays.
 
@@ -85,8 +84,6 @@ def add_folder(
         UsageError: ``store.own-cohort``.
     """
     pairs = pairs_in(folder)
-    if _declares_all(store, like):
-        like = replace(like, accept=(*like.accept, "case.label-declared"))
     added: list[StoredCase] = []
     left_out: list[ImageLeftOut] = []
     for number, (name, (image, labels)) in enumerate(pairs.items()):
@@ -98,9 +95,3 @@ def add_folder(
             left_out.append(ImageLeftOut(name, error.code, f"{error.what} {error.remedy}"))
     progress.update(1.0, "done")
     return FolderTaken(tuple(added), tuple(left_out))
-
-
-def _declares_all(store: CohortStore, like: CaseOffer) -> bool:
-    """Whether everything that is not annotated was said to be so of this folder, and not only of earlier cases."""
-    naming = store.index().naming_with(like.naming)
-    return all(like.naming.get(name) == words for name, words in naming.items() if isinstance(words, str))

@@ -250,10 +250,7 @@ class CohortStore:
         """Return a case of a cohort file as an offer, with the names that its mapping gives."""
         mapping = case.mapping or cohort.mapping
         naming = {} if mapping is None else _naming_of(mapping)
-        image, labels = base / case.image, base / case.labels
-        # a mapping says of these very files what is not to be used of them
-        accept = () if mapping is None else ("case.label-declared",)
-        return CaseOffer(image, labels, case.patient, cohort.modality, naming, case.role, accept)
+        return CaseOffer(base / case.image, base / case.labels, case.patient, cohort.modality, naming, case.role)
 
     @property
     def _index_file(self) -> Path:
