@@ -1,5 +1,6 @@
 """A site's cases, prepared once and kept small in memory."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from FedSegCore.volumes.labels import LabelContract
 from FedSegCore.volumes.preparation import prepare, prepare_labels
 from FedSegCore.volumes.preprocessing import Preprocessing
 from FedSegCore.volumes.volume import Grid
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ class Cohort:
                 except FedSegError as error:
                     aside.append(SetAside(source.case_id, error.code, f"{error.what} {error.remedy}"))
                 except Exception as error:  # noqa: BLE001 - whatever one case does must not end the others' round
-                    # Its text may hold a path; its kind does not.
+                    # Its text may hold a path, which our logs leave out; its kind does not.
+                    _log.exception("a case was set aside")
                     aside.append(SetAside(source.case_id, "case.unreadable", _unforeseen(error)))
 
         ready = tuple(usable(training, 0)), tuple(usable(validation, len(training)))

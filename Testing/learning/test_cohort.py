@@ -4,6 +4,7 @@ from blob_cohort import CONTRACT, CT
 
 from FedSegCore.common.errors import BadInputError, CancelledError
 from FedSegCore.common.progress import Progress
+from FedSegCore.federation.process_log import NamelessFormatter
 from FedSegCore.learning.case import CaseOnDisk, TrainingCase
 from FedSegCore.learning.cohort import Cohort
 from FedSegCore.volumes.volume import Grid, Volume
@@ -66,6 +67,15 @@ def test_a_bad_case_is_set_aside_and_the_others_are_used(bad, code):
     assert [(case.case_id, case.code) for case in cohort.set_aside] == [("bad", code)]
     assert cohort.set_aside[0].reason
     assert "jane" not in cohort.set_aside[0].reason
+
+
+def test_where_a_surprise_came_from_is_logged_without_its_text(caplog):
+    Cohort.prepare([a_case("a"), CaseOnDisk("bad", "nobody", surprising)], [], CT, CONTRACT)
+    (record,) = caplog.records
+    line = NamelessFormatter().format(record)
+    assert "in surprising" in line
+    assert "PermissionError" in line
+    assert "jane" not in line
 
 
 def test_lack_of_memory_is_no_fault_of_a_case():
