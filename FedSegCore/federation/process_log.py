@@ -6,6 +6,7 @@ what happened or where it was said, ``message`` the words as they stand in the s
 FedSegError, ``values`` numbers, ``error`` the kind of another exception.
 """
 
+import copy
 import json
 import logging
 import traceback
@@ -52,6 +53,12 @@ class JsonLines(logging.Formatter):
 
 class NamelessFormatter(logging.Formatter):
     """Writes of an exception where it came from and what kind it is, never its text, which may hold paths and names."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        nameless = copy.copy(record)
+        nameless.exc_text = None  # what another formatter made of the exception is remembered there, text and all
+        return super().format(nameless)
 
     def formatException(  # noqa: N802 - logging's own name
         self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]

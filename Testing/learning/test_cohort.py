@@ -46,8 +46,11 @@ def unreadable() -> TrainingCase:
     raise BadInputError("image.unreadable", "The file is damaged.", "Copy it again.")
 
 
+NAMING = "/patients/jane-doe.nii"
+
+
 def surprising() -> TrainingCase:
-    raise PermissionError(13, "Permission denied", "/patients/jane-doe.nii")
+    raise PermissionError(13, "Permission denied", NAMING)
 
 
 @pytest.mark.parametrize(
