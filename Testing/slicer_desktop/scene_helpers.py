@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import slicer
+import vtk
 
 
 def load_volume(path: Path, name: str = "scan"):
@@ -20,6 +22,18 @@ def load_volume(path: Path, name: str = "scan"):
     assert storage.ReadData(node)
     node.CreateDefaultDisplayNodes()
     return node
+
+
+def make_finer(node, times: int) -> None:
+    """Cut every voxel of a volume into ``times`` along each axis: the same anatomy, and that much more to be done."""
+    array, spacing = slicer.util.arrayFromVolume(node), np.array(node.GetSpacing())
+    finer = array.repeat(times, 0).repeat(times, 1).repeat(times, 2)
+    ijk_to_ras = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(ijk_to_ras)
+    first = ijk_to_ras.MultiplyPoint((*[0.5 / times - 0.5] * 3, 1.0))[:3]
+    slicer.util.updateVolumeFromArray(node, finer)
+    node.SetSpacing(*(spacing / times))
+    node.SetOrigin(*first)
 
 
 def wait_until(done: Callable[[], bool], seconds: float = 60.0) -> None:
