@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from FedSegCore.common.errors import BadInputError
+from FedSegCore.common.names import no_device
 from FedSegCore.common.toml_file import check_toml, load_toml
 from FedSegCore.experiments.crossing import crossed, merged
 from FedSegCore.experiments.participation import SiteParticipation
@@ -15,7 +16,9 @@ from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.config_checks import check_federation, check_parts
 from FedSegCore.volumes.labels import LabelContract
 
-SettingName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$")]
+# runs lie in folders of these names
+SettingName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$"), AfterValidator(no_device)]
+SiteName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$"), AfterValidator(no_device)]
 
 
 def _expression(text: str) -> str:
@@ -48,7 +51,7 @@ class ExperimentSite(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+    name: SiteName
     modality: str
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     patients: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]]

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from FedSegCore.common.names import no_device
 
 Spacing = Annotated[float, Field(gt=0.0, le=100.0)]
 
@@ -24,7 +26,7 @@ class Preprocessing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$")]
+    modality: Annotated[str, Field(pattern=r"^[A-Z]{2,16}$"), AfterValidator(no_device)]
     spacing: tuple[Spacing | None, Spacing | None, Spacing | None] = (None, None, None)
     in_plane_size: tuple[Annotated[int, Field(ge=16, le=2048)], Annotated[int, Field(ge=16, le=2048)]] | None = None
     window: tuple[float, float] | None = None

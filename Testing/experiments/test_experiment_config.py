@@ -137,6 +137,12 @@ def test_what_sites_would_refuse_is_refused_on_reading(tmp_path: Path) -> None:
         (('name = "ct-b"', 'name = "ct-a"'), "site names must differ"),
         (('rule = "flames"', "rule = 7"), "aggregation.rule"),
         (("seeds = [0]", "seeds = []"), "seeds"),
+        (('name = "ct-b"', 'name = "aux"'), "device"),
+        (("[settings.local]", "[settings.nul]"), "device"),
+        (
+            ('[federation.preprocessing.MR]\nmodality = "MR"', '[federation.preprocessing.PRN]\nmodality = "PRN"'),
+            "device",
+        ),
         (("[federation]", "[federation"), "cannot be read"),
     ],
 )
