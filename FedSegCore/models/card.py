@@ -72,7 +72,7 @@ class ModelCard(BaseModel):
         rule: the aggregation rule.
         rounds: rounds it was trained for.
         created: when, UTC.
-        sites: who took part.
+        sites: who was asked, also those who gave nothing that was used; see ``training_sites``.
         scores: per-label scores on the sites' own validation cases, of the models as sites received them before the
             last round's training; empty if no site had cases enough to send any.
         own_models: sites had models of their own (FLAMES, local BatchNorm), which is what they scored; this release is
@@ -125,6 +125,11 @@ class ModelCard(BaseModel):
         if not {label for usual in self.usual.values() for label in usual.volumes} <= set(self.contract.names):
             raise ValueError("usual names a label that the contract does not have")
         return self
+
+    @property
+    def training_sites(self) -> tuple[SiteSummary, ...]:
+        """The sites whose answers the model was made of; others were asked and gave nothing that was used."""
+        return tuple(site for site in self.sites if site.rounds_answered)
 
     @property
     def given_labels(self) -> tuple[Label, ...]:

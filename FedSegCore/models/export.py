@@ -200,7 +200,7 @@ def _readme(release: Release) -> str:
         federation=card.federation,
         kinds=", ".join(sorted(card.modalities)),
         labels=", ".join(label.name for label in card.given_labels),
-        sites=len(card.sites),
+        sites=len(card.training_sites),
         rounds=card.rounds,
         created=f"{card.created:%Y-%m-%d}",
         scores="\n".join(scores) or "  none were sent",

@@ -215,7 +215,8 @@ def metadata(release: Release) -> dict[str, Any]:
         "optional_packages_version": {"pytorch-ignite": "0.4.11"},
         "name": release.id,
         "task": f"segmentation of {', '.join(label.name for label in card.given_labels)} in {kinds} images",
-        "description": f"Trained in {card.rounds} rounds by {len(card.sites)} sites with their own images. {_RESEARCH}",
+        "description": f"Trained in {card.rounds} rounds by {len(card.training_sites)} sites with their own images. "
+        + _RESEARCH,
         "authors": f"the federation {card.federation}",
         "copyright": "as the federation says",
         "data_type": "nifti",

@@ -32,6 +32,9 @@ def test_a_modality_whose_sites_never_answered_is_not_on_the_card(tmp_path):
     card = published(outcome, tmp_path)["all"]
     assert list(card.modalities) == ["CT"]
     assert [(site.site, site.rounds_answered) for site in card.sites] == [("ct", 2), ("us", 0)]
+    (row,) = list_for_people(tmp_path / "releases", None, Progress())["releases"]
+    # who was asked and gave nothing has trained nothing
+    assert (row["sites"], row["training_cases"]) == (1, card.sites[0].training_cases)
 
 
 def test_a_site_that_comes_back_as_another_modality_stays_in_its_group_what_it_was_asked_as(tmp_path):
