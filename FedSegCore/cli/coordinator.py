@@ -57,6 +57,7 @@ def start(folder: Folder) -> None:
     from FedSegCore.federation.coordinator.certificates import expiry_notice
     from FedSegCore.federation.coordinator.folder import CoordinatorFolder
     from FedSegCore.federation.coordinator.monitoring import Monitor
+    from FedSegCore.federation.coordinator.renewal import renew_in_time
     from FedSegCore.federation.coordinator.runs import ControlClient
     from FedSegCore.federation.coordinator.service import CoordinatorProcesses
     from FedSegCore.federation.process_log import log_to_json
@@ -67,13 +68,15 @@ def start(folder: Folder) -> None:
     with progress_bar("Coordinator") as progress:
         try:
             progress.update(0.0, "starting")
+            if renew_in_time(opened):
+                console.print("The server certificate was in its last month, and is renewed.")
+            elif notice := expiry_notice(opened.server_certificate):
+                console.print(notice)
             processes.start()
             with ControlClient(opened) as control:
                 control.wait_until_up(progress)
             settings = opened.settings()
             console.print(f"Sites connect to port {settings.fleet_port} of {', '.join(settings.hosts)}.")
-            if notice := expiry_notice(opened.server_certificate):
-                console.print(notice)
             console.print(f"Open {monitor.page} in a browser to watch.")
             _log.info("serving")
             while True:

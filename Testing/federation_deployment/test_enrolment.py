@@ -10,6 +10,7 @@ from tiny_deployment import tiny_federation, tiny_policy, write_cohort
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.common.progress import Progress
+from FedSegCore.federation.coordinator import certificates
 from FedSegCore.federation.coordinator.admission import add_request, admit, expel, invite, pending
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder, CoordinatorSettings
 from FedSegCore.federation.coordinator.renewal import renew
@@ -99,7 +100,7 @@ def shown_certificate(folder: CoordinatorFolder, host: str, port: int, name: str
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_a_site_is_admitted_connects_outlives_a_renewal_and_is_expelled(
     enrolled: Enrolled, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,8 +129,14 @@ def test_a_site_is_admitted_connects_outlives_a_renewal_and_is_expelled(
         written = ssl.PEM_cert_to_DER_cert(folder.server_certificate.read_text())
         for place in listeners:
             wait_until(lambda at=place: shown_certificate(folder, *at, "renewed.example") == written, 10.0, enrolled)
-        # enrolled before the renewal, and connected anew after it
+        # enrolled before the renewal, and connected anew after it: also where it was forgotten until all had expired
+        with monkeypatch.context() as patched:
+            patched.setattr(certificates, "_SERVER_DAYS", -0.5)
+            renew(folder)
+        wait_until(lambda: shown_certificate(folder, *listeners[0], "renewed.example") == b"", 10.0, enrolled)
         enrolled.restart(joined)
+        wait_until(lambda: "site.wrong-certificate" in joined.folder.status_file.read_text(), 60.0, enrolled)
+        renew(folder)
         wait_until(
             lambda: enrolled.site is not None and enrolled.site.state is ProcessesState.CONNECTED, 60.0, enrolled
         )

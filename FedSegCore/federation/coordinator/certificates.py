@@ -72,14 +72,39 @@ def make_server_certificate(authority: Path, folder: Path, names: Sequence[str])
 
 def certificate_end(certificate: Path) -> dt.datetime:
     """Return until when a PEM certificate holds (UTC); raises BadInputError ``coordinator.certificate``."""
+    return _read_certificate(certificate).not_valid_after_utc
+
+
+def _read_certificate(certificate: Path) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+        return x509.load_pem_x509_certificate(certificate.read_bytes())
     except (OSError, ValueError) as error:
         raise BadInputError(
             "coordinator.certificate",
             "The coordinator's certificate is missing or damaged.",
             "Make a new one with 'fedseg coordinator renew'.",
         ) from error
+
+
+def is_due(certificate: Path, authority: Path, now: dt.datetime | None = None) -> bool:
+    """Return whether a new server certificate would help: this one expires within a month, or is not valid yet.
+
+    A certificate that was made by a clock set ahead is not valid once the clock is right. One that lasts as long as its
+    authority cannot be made to last longer.
+
+    Args:
+        certificate: the server's, PEM.
+        authority: its authority's, PEM.
+        now: the machine's time by default.
+
+    Raises:
+        BadInputError: ``coordinator.certificate``.
+    """
+    shown, moment = _read_certificate(certificate), now or dt.datetime.now(dt.UTC)
+    if moment < shown.not_valid_before_utc:
+        return True
+    ends_soon = shown.not_valid_after_utc - moment <= dt.timedelta(days=_NOTICE_DAYS)
+    return ends_soon and shown.not_valid_after_utc < certificate_end(authority)
 
 
 def expiry_notice(certificate: Path, now: dt.datetime | None = None) -> str:

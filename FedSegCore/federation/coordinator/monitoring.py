@@ -1,4 +1,4 @@
-"""What the serving coordinator looks after beside its work: status page, metrics files, logs of bounded size."""
+"""What the serving coordinator looks after beside its work: status page, metrics, certificate, logs of bounded size."""
 
 import logging
 import time
@@ -9,6 +9,7 @@ from typing import Any
 from FedSegCore.common.errors import FedSegError
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 from FedSegCore.federation.coordinator.metrics_files import MetricsFiles
+from FedSegCore.federation.coordinator.renewal import renew_in_time
 from FedSegCore.federation.coordinator.run_view import RunFold, run_folders
 from FedSegCore.federation.coordinator.status import ServerView, ask_server, status_of
 from FedSegCore.federation.coordinator.status_page import RENEWED_S, write_status_page
@@ -17,6 +18,7 @@ from FedSegCore.federation.log_tail import cut_log
 STATUS_PAGE = "status.html"
 
 _LOOK_EVERY_S = 5.0
+_RENEW_EVERY_S = 3600.0
 
 _TROUBLES = ("site-refused", "site-failed", "site-left", "round-failed", "state-damaged", "failed")
 
@@ -24,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Follows the run in which something happens last; the owner calls ``tick`` as often as it likes.
+    """Follows the run in which something happens last, renews the certificate; ``tick`` is called as often as one likes.
 
     Args:
         folder: the coordinator.
@@ -44,7 +46,7 @@ class Monitor:
         self._fold: RunFold | None = None
         self._metrics: MetricsFiles | None = None
         self._next_look = 0.0
-        self._next_page = 0.0
+        self._next_page = self._next_renewal = 0.0
         self._began = time.time()
 
     @property
@@ -61,6 +63,9 @@ class Monitor:
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_EVERY_S
+        if now >= self._next_renewal:
+            self._next_renewal = now + _RENEW_EVERY_S
+            renew_in_time(self._folder)
         try:
             for log in self._folder.logs.glob("*.log"):
                 cut_log(log)

@@ -7,8 +7,9 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
+from FedSegCore.common.errors import FedSegError
 from FedSegCore.federation.addresses import host_of
-from FedSegCore.federation.coordinator.certificates import make_server_certificate
+from FedSegCore.federation.coordinator.certificates import is_due, make_server_certificate
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder, CoordinatorSettings
 
 RELOAD_S = 2.0
@@ -42,6 +43,19 @@ def _plain(host: str) -> str:
     with contextlib.suppress(ValueError):
         return host_of(host)
     return host  # refused where the certificate is made
+
+
+def renew_in_time(folder: CoordinatorFolder) -> bool:
+    """Renew a certificate in its last month, or after it; returns whether it was, logs why not where it cannot be."""
+    try:
+        if not is_due(folder.server_certificate, folder.authority_certificate):
+            return False
+        renew(folder)
+    except (OSError, FedSegError):  # the authority may be locked away, the disk full
+        _log.warning("the server certificate cannot be renewed", exc_info=True)
+        return False
+    _log.warning("the server certificate was renewed")
+    return True
 
 
 def mend(folder: CoordinatorFolder) -> None:

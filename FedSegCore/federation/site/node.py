@@ -22,7 +22,8 @@ from FedSegCore.federation.site.trainer_keeper import TrainerKeeper
 
 _RETRY_S = 5.0
 _CUT_EVERY_S = 60.0
-_COMPUTER = "site.computer"
+_CERTIFICATE_RETRY_S = 30.0  # each try costs some two seconds of a core
+_COMPUTER, _CERTIFICATE = "site.computer", "site.wrong-certificate"
 
 HALT_LIMIT_S = 30.0
 """A site that is paused stops its processes after this time also where the coordinator could not be told."""
@@ -320,12 +321,7 @@ class SiteProcesses:
             )
             return ["the coordinator refuses this site (shut out, or a wrong clock); trying again"]
         if "CERTIFICATE_VERIFY_FAILED" in text:
-            self._end(
-                "site.wrong-certificate",
-                "The coordinator does not show the certificate that this site trusts.",
-                "The site's check tells which layer is wrong: address, clock, an inspecting proxy, or ca.crt.",
-            )
-            return ["the coordinator's certificate is not the one this site trusts"]
+            return self._note_certificate()
         if "Exit Code: 302" in text:
             self._end("site.key", "The site's key cannot be used.", "Set the site up again.")
             return ["the site's key cannot be used"]
@@ -345,6 +341,19 @@ class SiteProcesses:
             "site.connection", "The connection's process ended.", "It is started again; logs/supernode.log says more."
         )
         return [f"the connection's process ended (code {code}) and is started again"]
+
+    def _note_certificate(self) -> list[str]:
+        """Go on trying: it has expired and is being renewed, a clock is not set yet, a guest network is in between."""
+        known = self._trouble is not None and self._trouble.code == _CERTIFICATE
+        self._next_start = time.monotonic() + _CERTIFICATE_RETRY_S
+        self.state = ProcessesState.RETRYING
+        self._trouble = CannotDoHereError(
+            "site.wrong-certificate",
+            "The coordinator does not show a certificate that this site trusts.",
+            "The site's check tells which layer is wrong: address, clock, an inspecting proxy, an expired certificate, "
+            "or ca.crt. The site goes on trying.",
+        )
+        return [] if known else ["the coordinator's certificate is not one this site trusts; trying again"]
 
     def _end(self, code: str, what: str, remedy: str) -> None:
         self.state = ProcessesState.ENDED
