@@ -17,8 +17,7 @@ def check_federation(config: FederationConfig) -> None:
     _check_groups(config)
     _check_channels(config)
     build_rule(config.aggregation)
-    needs_fedgs = config.aggregation.rule == "fedgs" or config.aggregation.options.get("update") == "fedgs"
-    if needs_fedgs and any(training.fedgs is None for training in _trainings(config)):
+    if _uses_fedgs(config) and any(training.fedgs is None for training in _trainings(config)):
         raise BadInputError(
             "federation.fedgs-off",
             "The aggregation needs FedGS updates, and sites are not told to send them.",
@@ -26,6 +25,10 @@ def check_federation(config: FederationConfig) -> None:
         )
     if config.aggregation.rule == "flower":
         _check_flower(config)
+
+
+def _uses_fedgs(config: FederationConfig) -> bool:
+    return config.aggregation.rule == "fedgs" or config.aggregation.options.get("update") == "fedgs"
 
 
 def _check_groups(config: FederationConfig) -> None:
@@ -72,13 +75,14 @@ def _check_flower(config: FederationConfig) -> None:
 
 
 def check_parts(config: FederationConfig) -> None:
-    """Check what sites would refuse in their first round: networks, losses, schedules, patches, names of lesions.
+    """Check what sites would refuse in their first round (networks, losses, schedules, patches, names of lesions), and
+    that what they are told to send is used.
 
-    Unlike ``check_federation`` this imports torch.
+    Unlike ``check_federation`` this imports torch, and is not asked of a run that goes on.
 
     Raises:
         BadInputError: ``network.*``, ``loss.*``, ``schedule.unknown``, ``fedgs.label-unknown``, ``training.task``,
-            ``federation.batch-norm-policy``.
+            ``federation.batch-norm-policy``, ``federation.fedgs-unused``.
     """
     from FedSegCore.federation.aggregation.batch_norm import no_policy
     from FedSegCore.networks.registry import size_multiple
@@ -89,6 +93,13 @@ def check_parts(config: FederationConfig) -> None:
             raise no_policy()
     for training in _trainings(config):
         _check_training(config, training)
+    if not _uses_fedgs(config) and any(training.fedgs is not None for training in _trainings(config)):
+        raise BadInputError(
+            "federation.fedgs-unused",
+            "Sites are told to weigh small lesions (FedGS), and the aggregation does not use what they would send.",
+            'Set rule = "fedgs" under [aggregation], update = "fedgs" under its options where the rule is "flames", or '
+            "leave [training.fedgs] out.",
+        )
     for modality in config.modalities:
         _check_patch(config, modality)
 
