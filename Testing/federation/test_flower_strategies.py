@@ -1,6 +1,8 @@
 """Flower's own strategies through the adapter, against their formulas."""
 
+import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +36,18 @@ def test_fedavg_and_fedprox_are_weighted_means_and_counters_are_not_averaged():
         assert_allclose(made.group_model["w"], 5.0)
         assert made.group_model["counter"] == 11
         assert made.group_model["w"].dtype == np.float32
+
+
+def test_flower_does_not_say_that_nothing_is_trained_or_that_fedprox_is_off(monkeypatch):
+    """A strategy is used for its mathematics alone; what it warns of then would mislead who reads the log."""
+    said = []
+    log = logging.getLogger("flwr")
+    monkeypatch.setattr(log, "handlers", [SimpleNamespace(level=0, handle=said.append)])
+    for name in ("FedProx", "FedAvgM"):
+        run(FlowerStrategy(name), updates(2.0, 6.0))
+    assert [record.getMessage() for record in said] == []
+    log.warning("what Flower says otherwise is heard")
+    assert len(said) == 1
 
 
 def test_median_trimmed_mean_and_krum():

@@ -6,8 +6,11 @@ state. Flower needs all updates of a round in memory at once.
 """
 
 import inspect
+import logging
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated
 
 import numpy as np
@@ -116,13 +119,14 @@ class FlowerStrategy(StoringRule):
         if len(self._sites) < self._fewest:
             raise ValueError(f"{self._name} needs {self._fewest} answers, {len(self._sites)} were of use")
         floats = {name: array for name, array in self.model.items() if is_averaged(array)}
-        strategy = self._make(fraction_train=0.0, **self._arguments)
         number = int(self.state.get(_ROUND, np.zeros(()))) + 1
-        _restore(strategy, self.state)
-        outer = self._private(strategy)
-        # with fraction_train 0 nothing is sampled; the strategy only learns the model of the round
-        outer.configure_train(number, _record(floats), ConfigRecord(), None)
-        record, _ = outer.aggregate_train(number, [self._reply(site, floats) for site in sorted(self._sites)])
+        with _flower_silent():
+            strategy = self._make(fraction_train=0.0, **self._arguments)
+            _restore(strategy, self.state)
+            outer = self._private(strategy)
+            # with fraction_train 0 nothing is sampled; the strategy only learns the model of the round
+            outer.configure_train(number, _record(floats), ConfigRecord(), None)
+            record, _ = outer.aggregate_train(number, [self._reply(site, floats) for site in sorted(self._sites)])
         if record is None:
             return Aggregate(self.model, rule_state=self.state)
         made = {name: np.asarray(record[name].numpy(), dtype=array.dtype) for name, array in floats.items()}
@@ -144,6 +148,22 @@ class FlowerStrategy(StoringRule):
             }
         )
         return Message(content=content, metadata=_metadata())
+
+
+@contextmanager
+def _flower_silent() -> Iterator[None]:
+    """Keep back what Flower tells those whose rounds it runs; of ours it is wrong ("training will be skipped")."""
+    here = threading.get_ident()
+
+    def kept(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or record.thread != here
+
+    log = logging.getLogger("flwr")
+    log.addFilter(kept)
+    try:
+        yield
+    finally:
+        log.removeFilter(kept)
 
 
 def fewest_sites(name: str, arguments: Mapping[str, float | int]) -> int:
