@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import slicer
 import vtk
@@ -167,8 +168,8 @@ def _segment(piece: SegmentPiece, image: "vtkOrientedImageData") -> "vtkSegment"
 
 
 def givenTag(segment: "vtkSegment") -> str:
-    """Return a segment's present name and color as one text."""
-    return "|".join([*map(str, colorOf(segment)), segment.GetName()])
+    """Return a segment's present color and name as one text, which survives a file: there, ``|`` ends a tag."""
+    return ",".join([*map(str, colorOf(segment)), quote(segment.GetName(), safe="")])
 
 
 def _polyData(surface: SurfacePiece | None) -> "vtk.vtkPolyData":

@@ -161,7 +161,7 @@ def keepNamesAndColors(former: "slicer.vtkSegmentation", new: "slicer.vtkSegment
         predecessor = former.GetSegment(byTerminology.get(_tag(segment, _terminologyTag()), segmentId))
         if predecessor is None:
             continue
-        given, now = _tag(predecessor, GIVEN).split("|", 3), givenTag(predecessor).split("|", 3)
+        given, now = _tag(predecessor, GIVEN).split(","), givenTag(predecessor).split(",")
         if len(given) == 4 and given[3] != now[3]:
             segment.SetName(predecessor.GetName())
         if len(given) == 4 and given[:3] != now[:3]:

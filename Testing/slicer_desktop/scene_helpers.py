@@ -91,3 +91,20 @@ def bring_in(labels: Path, volume, release: str = "tiny-CT-v2", contract=None):
     for _step in show(former.node, volume, pieces):
         pass
     return former
+
+
+def save_and_load(folder: Path) -> None:
+    """Write every volume, every segmentation and the scene, empty the scene, and load it again."""
+    scene = slicer.mrmlScene
+    for kind, ending in (("vtkMRMLScalarVolumeNode", ".nrrd"), ("vtkMRMLSegmentationNode", ".seg.nrrd")):
+        for number in range(scene.GetNumberOfNodesByClass(kind)):
+            node = scene.GetNthNodeByClass(number, kind)
+            node.AddDefaultStorageNode()
+            node.GetStorageNode().SetFileName(str(folder / f"{kind}{number}{ending}"))
+            assert node.GetStorageNode().WriteData(node)
+    scene.SetURL(str(folder / "scene.mrml"))
+    scene.SetRootDirectory(str(folder))
+    assert scene.Commit()
+    scene.Clear(False)
+    scene.SetURL(str(folder / "scene.mrml"))
+    assert scene.Import()

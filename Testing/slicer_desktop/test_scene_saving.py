@@ -3,8 +3,8 @@
 import pytest
 import slicer
 from panel_helpers import Panel
+from scene_helpers import save_and_load
 from see_helpers import small_outline, small_scan
-from test_see_logic import save_and_load
 
 pytestmark = pytest.mark.slicer
 

@@ -16,6 +16,7 @@ from FedSegSlicerLib.SeeLogic import SeeLogic, SeeState
 from FedSegSlicerLib.SeeTypes import GinSettings, Look
 from FedSegSlicerLib.VolumeExchange import VolumeExchange
 from FedSegSlicerLib.WorkerSession import WorkerSession
+from scene_helpers import save_and_load
 from see_helpers import make_site, small_scan
 from without_qt import EventLoop, SubprocessWorker
 
@@ -204,22 +205,6 @@ def test_a_kept_sample_survives_the_scene_and_is_made_again_to_the_bit(desk, tmp
     desk.logic.makeAgain(kept, lambda node, same: made.append((node, same)))
     desk.wait(lambda: len(made) == 2 or desk.errors)
     assert not made[1][1]
-
-
-def save_and_load(folder):
-    """Write every volume and the scene, empty the scene, and load it again."""
-    scene = slicer.mrmlScene
-    for number in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
-        node = scene.GetNthNodeByClass(number, "vtkMRMLScalarVolumeNode")
-        node.AddDefaultStorageNode()
-        node.GetStorageNode().SetFileName(str(folder / f"volume{number}.nrrd"))
-        assert node.GetStorageNode().WriteData(node)
-    scene.SetURL(str(folder / "scene.mrml"))
-    scene.SetRootDirectory(str(folder))
-    assert scene.Commit()
-    scene.Clear(False)
-    scene.SetURL(str(folder / "scene.mrml"))
-    assert scene.Import()
 
 
 def test_only_whole_samples_can_be_kept(desk):
