@@ -12,7 +12,8 @@ from .Background import Steps, onThread
 from .Errors import UserError
 from .ResultPieces import Pieces, build, readPieces, unreadableResult
 from .ResultPlace import ResultPlace
-from .SegmentationResult import Former
+from .ResultRecord import recordOf
+from .SegmentationResult import RECORD, Former
 from .VolumeExchange import goneError
 from .WorkerProcess import CallLater
 
@@ -114,6 +115,7 @@ class ResultImport:
         """Put the result into the scene, yield what it replaced, and show it; views are drawn when all is done."""
         with slicer.util.RenderBlocker():
             former = self._target.put(segmentation, self._result["release"])
+            former.node.SetAttribute(RECORD, recordOf(self._result))
             yield former
             yield from self._target.show(former, pieces)
 

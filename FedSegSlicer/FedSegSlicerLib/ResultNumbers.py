@@ -101,6 +101,11 @@ def editedRows(
     return tuple(rows)
 
 
+def areSameSizes(rows: Sequence[ResultRow], others: Sequence[ResultRow]) -> bool:
+    """Return whether both are of the same segments, and each is as large in one as in the other."""
+    return [row.segmentId for row in rows] == [row.segmentId for row in others] and all(map(_isSameSize, rows, others))
+
+
 def _sizeOf(voxels: int, spacing: "np.ndarray", shape: tuple[int, ...]) -> tuple[float | None, float | None]:
     """Return volume (ml) and area (mm²), as the worker tells them: no volume in a single slice, no area elsewhere.
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from .Background import onThread
@@ -14,14 +13,16 @@ from .Dialogs import confirm
 from .Errors import UserError
 from .QtTimer import callLater
 from .ResultImport import ijkToRasOf
-from .ResultNumbers import Measured, editedRows, measure, sharedMapsOf, stateOf
-from .ResultPlace import placeOf
+from .ResultNumbers import Measured, areSameSizes, editedRows, measure, sharedMapsOf, stateOf
+from .ResultPlace import ResultPlace, placeOf
+from .ResultRecord import recorded
 from .SaveDialog import askFileToWrite
 from .SegmentationResult import ResultRow
 from .SegmentExport import dicomFilesOf
 from .SegmentLogic import SegmentLogic
 from .SegmentTypes import Outcome
 from .Tables import keepHeight
+from .VolumeExchange import takeSnapshot
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
@@ -73,18 +74,35 @@ class ResultPanel:
     def choose(self, volume: "vtkMRMLScalarVolumeNode | None") -> bool:
         """Show what was found in a volume, or in the moment it shows now, and return whether anything is known."""
         place = placeOf(volume) if volume is not None else None
-        outcome = self._outcomes.get(place.key()) if place is not None else None
-        if outcome is None or place.result() is None:
+        outcome = self._known(place) if place is not None else None
+        if outcome is None:
             self.clear()
             return False
         self._fill(outcome, volume)
         self._measureIfEdited()
         return True
 
-    def refresh(self) -> None:
-        """Look whether what is shown was edited meanwhile, as when the module is entered."""
+    def refresh(self, volume: "vtkMRMLScalarVolumeNode | None") -> None:
+        """Look whether what is shown was edited meanwhile, or made by a script, as when the module is entered.
+
+        Args:
+            volume: whose result is to be shown where none is.
+        """
         if self._outcome is not None:
             self.choose(self._volume)
+        elif not self.logic.isBusy:
+            self.choose(volume)
+
+    def _known(self, place: ResultPlace) -> Outcome | None:
+        """Return what is known of the result there: from this session, else what it says of itself."""
+        node, key = place.result(), place.key()
+        if node is None:
+            return None
+        if key not in self._outcomes:
+            loaded = recorded(node, key)
+            if loaded is not None:
+                self._outcomes[key] = loaded
+        return self._outcomes.get(key)
 
     def forget(self) -> None:
         """Forget everything, as when the scene is closed."""
@@ -118,9 +136,9 @@ class ResultPanel:
         volume, key, outcome = self._volume, self._key, self._outcome
         segmentation = outcome.node.GetSegmentation()
         state = stateOf(segmentation)
-        if self._isTakenBack() or state in (self._states[key], self._measuring):
+        if self._isTakenBack() or state in (self._states.get(key), self._measuring):
             return
-        self._measuring = state
+        isFirst, self._measuring = key not in self._states, state
 
         def show(rows: tuple[ResultRow, ...], words: str) -> None:
             if (self._key, self._measuring) == (key, state):
@@ -129,17 +147,19 @@ class ResultPanel:
                 self.choose(volume)
 
         def done(found: dict[str, Measured]) -> None:
-            show(editedRows(segmentation, found, outcome.rows), _("Edited since, and measured again."))
+            rows = editedRows(segmentation, found, outcome.rows)
+            isAsFound = isFirst and areSameSizes(rows, outcome.rows)
+            show(rows, "" if isAsFound else _("Edited since, and measured again."))
 
         def failed(error: UserError) -> None:
             show(outcome.rows, f"{error.cause} {error.remedy}")
 
         try:
-            maps = sharedMapsOf(segmentation)
-        except ValueError as error:
+            maps, snapshot = sharedMapsOf(segmentation), takeSnapshot(volume)
+        except (ValueError, AttributeError) as error:  # it has no label maps, or its image could not be loaded
             failed(_unmeasurable(error))
             return
-        image, ijkToRas = slicer.util.arrayFromVolume(volume), ijkToRasOf(volume)
+        image, ijkToRas = snapshot.array, ijkToRasOf(volume)
         self.update()
         self._sayHow()
         onThread(callLater, lambda: measure(maps, image, ijkToRas), done, failed, _unmeasurable)
@@ -161,7 +181,9 @@ class ResultPanel:
 
     def _isEdited(self) -> bool:
         """Return whether somebody has changed what is shown since it was made, measured again or not."""
-        return bool(self._outcome.edited) or stateOf(self._outcome.node.GetSegmentation()) != self._states[self._key]
+        return bool(self._outcome.edited) or stateOf(self._outcome.node.GetSegmentation()) != self._states.get(
+            self._key
+        )
 
     def _isTakenBack(self) -> bool:
         return self._key in self._takenBack
@@ -170,7 +192,8 @@ class ResultPanel:
         if self._isTakenBack():
             words = _("What was there before is back. Redo shows this result again.")
         elif self._measuring is not None:
-            words = _("Edited since: it is being measured again.")
+            isKnown = self._key in self._states
+            words = _("Edited since: it is being measured again.") if isKnown else _("It is being measured.")
         else:
             words = resultWords(self._outcome)
         self.ui.resultLabel.text = words
@@ -300,7 +323,13 @@ def resultWords(outcome: Outcome) -> str:
         ),
         *([outcome.edited] if outcome.edited else []),
         *outcome.notes,
-        *([] if outcome.isTrusted else [_("Signer unknown: nobody has said here whose model this is.")]),
+        *_signerWords(outcome),
         _("Not a medical device: check the result before you use it."),
     ]
     return " ".join(words)
+
+
+def _signerWords(outcome: Outcome) -> list[str]:
+    if outcome.isLoaded:
+        return [_("This is what the scene says; who signed the model was not checked again.")]
+    return [] if outcome.isTrusted else [_("Signer unknown: nobody has said here whose model this is.")]

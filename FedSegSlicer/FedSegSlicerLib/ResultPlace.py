@@ -7,7 +7,6 @@ import slicer
 
 from .ResultPieces import Pieces
 from .SegmentationResult import (
-    RELEASE,
     ROLE,
     Former,
     findResult,
@@ -122,10 +121,10 @@ class FramePlace:
             node = self.result()
             former = Former(node, None, "")
         else:
-            former = Former(node, node.GetSegmentation(), node.GetAttribute(RELEASE) or "")
+            former = Former.of(node)
             keepNamesAndColors(former.segmentation, segmentation)
         node.SetAndObserveSegmentation(segmentation)
-        node.SetAttribute(RELEASE, release)
+        Former(node, segmentation, release).sayWhatItIs(node)
         if not self._browser.IsSynchronizedSequenceNode(results, True):
             self._browser.AddSynchronizedSequenceNode(results)
             self._browser.SetSaveChanges(results, True)  # what the user changes stays when another moment is shown
@@ -145,9 +144,9 @@ class FramePlace:
             if results.GetNumberOfDataNodes() == 0:
                 self._removeSequence(results)
         else:
-            present = Former(node, node.GetSegmentation(), node.GetAttribute(RELEASE) or "")
+            present = Former.of(node)
             node.SetAndObserveSegmentation(former.segmentation)
-            node.SetAttribute(RELEASE, former.release)
+            former.sayWhatItIs(node)
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browser)
         return present
 

@@ -12,9 +12,10 @@ from .Errors import UserError
 from .JsonRpcClient import Progress
 from .ResultImport import ResultImport
 from .ResultPlace import ResultPlace, VolumePlace, placeOf
-from .SegmentationResult import Former, resultRows
+from .ResultRecord import outcomeOf
+from .SegmentationResult import Former
 from .SegmentExport import SegmentExport
-from .SegmentTypes import Expectation, Inspection, Outcome, Release
+from .SegmentTypes import Expectation, Inspection, Release
 from .Signal import Signal
 from .VolumeExchange import VolumeExchange, checkVolume, goneError, knownModality
 from .WorkerProcess import CallLater
@@ -342,15 +343,7 @@ class SegmentLogic:
         self._end()
         if place.result() is not None:
             self._formers[place.key()] = (place, former)
-        rows = tuple(resultRows(former.node, result["segments"], result["please_check"]))
-        self.finished.emit(
-            Outcome(
-                former.node, rows, result["release"], result["modality"], result["device"], result["seconds"],
-                tuple(result["notes"]), result["intensity_unit"] or "",
-                tuple(doubt["reason"] for doubt in result["please_check"] if not doubt["label"]),
-                place.key(), result["trusted"],
-            )
-        )  # fmt: skip
+        self.finished.emit(outcomeOf(former.node, result, place.key(), result["trusted"]))
 
     def _end(self) -> None:
         self.state, self._request = State.IDLE, None

@@ -84,7 +84,7 @@ class SegmentTab:
             self._inspectedVolume = None
         self._listReleases()
         self._onParameters()
-        self.result.refresh()
+        self.result.refresh(self._choices.volume)
         self.queue.refresh()
 
     def announce(self, release: str) -> None:

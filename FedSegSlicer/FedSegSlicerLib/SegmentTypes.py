@@ -89,6 +89,7 @@ class Outcome:
         place: ``ResultPlace.key`` of where it is.
         isTrusted: the release is signed by the coordinator of this computer's site.
         edited: that somebody changed it since, and whether the rows are of what it is now; ``""`` where nobody did.
+        isLoaded: it is what a scene says that was loaded, and was not made in this session by this tab.
     """
 
     node: "vtkMRMLSegmentationNode"
@@ -103,6 +104,7 @@ class Outcome:
     place: str = ""
     isTrusted: bool = False
     edited: str = ""
+    isLoaded: bool = False
 
 
 @dataclass(frozen=True)

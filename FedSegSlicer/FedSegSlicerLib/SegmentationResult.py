@@ -15,6 +15,8 @@ ROLE = "FedSegSlicer.SegmentedVolume"
 """Node reference from a result to the volume it was made of."""
 RELEASE = "FedSegSlicer.Release"
 """Attribute of a result: what segmented it."""
+RECORD = "FedSegSlicer.Result"
+"""Attribute of a result: what was found in it, see ``ResultRecord``."""
 PUT_ASIDE = "FedSegSlicer.PutAside"
 """Attribute of a result that is not shown because that of another volume is."""
 
@@ -52,11 +54,23 @@ class Former:
         node: the result.
         segmentation: its former content with everything the user did to it; None if there was no result.
         release: what the former content was made by.
+        record: what was found in it.
     """
 
     node: "slicer.vtkMRMLSegmentationNode"
     segmentation: "slicer.vtkSegmentation | None"
     release: str
+    record: str = ""
+
+    @classmethod
+    def of(cls, node: "slicer.vtkMRMLSegmentationNode") -> "Former":
+        """Return what a result holds now."""
+        return cls(node, node.GetSegmentation(), node.GetAttribute(RELEASE) or "", node.GetAttribute(RECORD) or "")
+
+    def sayWhatItIs(self, node: "slicer.vtkMRMLSegmentationNode") -> None:
+        """Let a node that gets this content say what it is."""
+        node.SetAttribute(RELEASE, self.release)
+        node.SetAttribute(RECORD, self.record or None)
 
 
 def findResult(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> "slicer.vtkMRMLSegmentationNode | None":
@@ -108,10 +122,10 @@ def placeResult(
         node.SetNodeReferenceID(ROLE, volumeNode.GetID())
         node.CreateDefaultDisplayNodes()
     else:
-        former = Former(node, node.GetSegmentation(), node.GetAttribute(RELEASE) or "")
+        former = Former.of(node)
         keepNamesAndColors(former.segmentation, segmentation)
         _exchange(node, segmentation)
-    node.SetAttribute(RELEASE, release)
+    Former(node, segmentation, release).sayWhatItIs(node)
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     _placeBeside(node, volumeNode)
     return former
@@ -127,9 +141,9 @@ def undo(former: Former) -> Former | None:
     if former.segmentation is None:
         node.GetScene().RemoveNode(node)
         return None
-    present = Former(node, node.GetSegmentation(), node.GetAttribute(RELEASE) or "")
+    present = Former.of(node)
     _exchange(node, former.segmentation)
-    node.SetAttribute(RELEASE, former.release)
+    former.sayWhatItIs(node)
     return present
 
 

@@ -14,7 +14,8 @@ from FedSegSlicerLib.QtTimer import callLater
 from FedSegSlicerLib.QtWorkerProcess import QtWorkerProcess
 from FedSegSlicerLib.RuntimeLocator import RuntimeLocator
 from FedSegSlicerLib.SegmentationResult import ROLE, ResultRow, findResult
-from FedSegSlicerLib.SegmentLogic import Outcome, State
+from FedSegSlicerLib.SegmentLogic import State
+from FedSegSlicerLib.SegmentTypes import Outcome
 from FedSegSlicerLib.Settings import RELEASES_FOLDER, RUNTIME, writeSetting
 from FedSegSlicerLib.WorkerSession import WorkerSession
 from scene_helpers import load_volume, neutral_paths, wait_until
