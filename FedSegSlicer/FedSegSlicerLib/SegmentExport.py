@@ -59,7 +59,7 @@ class SegmentExport:
         onDone: Callable[[], None],
         onError: Callable[[UserError], None],
     ) -> None:
-        """Write the segmentation on the volume's own voxels; where segments overlap, the later one is written.
+        """Write the segmentation on the volume's own voxels; where segments overlap, the smallest one is written.
 
         Args:
             node: the segmentation.
@@ -108,8 +108,15 @@ def layersOf(
     """Return the segments' voxels, not copied, and what the worker needs to know of the segments.
 
     Raises:
-        UserError: ``export.empty``; ``export.other-geometry``: the user gave the segmentation other voxels.
+        UserError: ``export.empty``; ``export.transformed``; ``export.no-label-map``: it holds contours or surfaces;
+            ``export.other-geometry``: the user gave the segmentation other voxels.
     """
+    if node.GetParentTransformNode() is not None:
+        raise UserError(
+            "export.transformed",
+            _("A transform is applied to this segmentation, and would be missing from what is written."),
+            _("Harden the transform (Transforms module), or remove it, and try again."),
+        )
     segmentation, place = node.GetSegmentation(), ijkToRasOf(volumeNode)
     layers, segments = [], []
     for number, segmentId in enumerate(segmentation.GetSegmentIDs(), start=1):
@@ -119,14 +126,16 @@ def layersOf(
         color = list(colorOf(segment))
         segments.append({"name": segment.GetName(), "value": number, "color": color, "terminology": str(entry)})
         image = imageOf(segmentation, segmentId)
-        if image is None or image.IsEmpty():
+        if image is None:
+            raise _noLabelMap()
+        if image.IsEmpty():
             continue
         labelMap = readLabelMap(image)
         if not labelMap.isOnGrid(place):
             raise UserError(
                 "export.other-geometry",
                 _("This segmentation has other voxels than the volume."),
-                _("Export it from the Segmentations module."),
+                _("Make it so in the Segment Editor (Specify geometry: this volume), or export it from Segmentations."),
             )
         layers.append(_Layer(labelMap, segment.GetLabelValue(), number))
     if not 1 <= len(segments) <= 255:
@@ -134,13 +143,26 @@ def layersOf(
     return layers, segments
 
 
+def _noLabelMap() -> UserError:
+    return UserError(
+        "export.no-label-map",
+        _("This segmentation has contours or surfaces only, as from a radiotherapy plan, and no voxels."),
+        _("Create its representation 'Binary labelmap' in the Segmentations module, and try again."),
+    )
+
+
 def composed(layers: list[_Layer], volume: VolumeSnapshot) -> VolumeSnapshot:
-    """Return the layers as one label map numbered from 1 on the volume's voxels; for another thread."""
+    """Return the layers as one label map numbered from 1 on the volume's voxels; for another thread.
+
+    The larger a segment, the earlier it is written: neither a lesion in its organ nor an organ in the body is covered.
+    """
     import numpy as np
 
-    labels = np.zeros(volume.array.shape[:3], np.uint8)
+    labels, found = np.zeros(volume.array.shape[:3], np.uint8), []
     for layer in layers:
         here, there = layer.labelMap.overlap(labels.shape)
+        found.append((np.count_nonzero(layer.labelMap.voxels[here] == layer.value), layer, here, there))
+    for _voxels, layer, here, there in sorted(found, key=lambda each: each[0], reverse=True):
         labels[there][layer.labelMap.voxels[here] == layer.value] = layer.number
     return VolumeSnapshot(labels, volume.ijkToLPS)
 

@@ -9,7 +9,7 @@ import pytest
 import qt
 import SimpleITK as sitk
 import slicer
-from FedSegSlicerLib.SegmentationResult import findResult
+from FedSegSlicerLib.SegmentationResult import ROLE, findResult
 from panel_helpers import outcome_to_check, show_result
 from scene_helpers import bring_in, load_volume, wait_until
 from test_segment_logic import Desk
@@ -87,6 +87,43 @@ def test_without_a_result_or_with_other_voxels_it_is_refused(desk, patients, tmp
     volume.SetOrigin(1, 2, 3)
     assert findResult(volume) is not None
     assert exported(desk, volume, tmp_path / "found.nrrd") == "export.other-geometry"
+
+
+def test_what_would_be_written_elsewhere_or_not_at_all_is_refused(desk, patients, tmp_path):
+    volume = load_volume(patients["CT"])
+    node = bring_in(patients["CT.labels"], volume).node
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    node.SetAndObserveTransformNodeID(transform.GetID())
+    assert exported(desk, volume, tmp_path / "found.nrrd") == "export.transformed"
+    node.SetAndObserveTransformNodeID(None)
+    segmentation = node.GetSegmentation()
+    segmentation.SetSourceRepresentationName("Closed surface")
+    segmentation.RemoveRepresentation("Binary labelmap")  # as of a radiotherapy plan
+    assert exported(desk, volume, tmp_path / "found.nrrd") == "export.no-label-map"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("order", [["body", "liver", "lesion"], ["lesion", "liver", "body"]])
+def test_where_segments_overlap_the_smaller_one_is_written(order, desk, patients, tmp_path):
+    volume = load_volume(patients["CT"])
+    shape = slicer.util.arrayFromVolume(volume).shape
+    boxes = {name: np.zeros(shape, np.uint8) for name in order}
+    boxes["body"][:, 2:20, 2:20] = 1
+    boxes["liver"][:, 4:12, 4:12] = 1
+    boxes["lesion"][3:5, 6:8, 6:8] = 1
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    node.SetNodeReferenceID(ROLE, volume.GetID())
+    for name in order:
+        node.GetSegmentation().AddEmptySegment(name, name)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(boxes[name], node, name, volume)
+    assert exported(desk, volume, tmp_path / "found.nrrd") is None
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "found.nrrd")))
+    number = {name: order.index(name) + 1 for name in order}
+    expected = boxes["body"] * np.uint8(number["body"])
+    for name in ("liver", "lesion"):
+        expected[boxes[name] > 0] = number[name]
+    np.testing.assert_array_equal(written, expected)
 
 
 def write_series(scan, folder):
