@@ -14,6 +14,7 @@ from .QtTimer import callLater
 from .SeeLogic import SeeLogic
 from .SeePictures import PICTURE_WIDTH, PictureFrame, writePng
 from .SeeTypes import Look
+from .SeeWords import outlineWords
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,8 +55,10 @@ class SeeGrid:
         self.isFilling = False
 
     def draw(self, segmentation: "vtkMRMLSegmentationNode | None") -> None:
-        """Draw all pictures anew, with the outlines of a segmentation's visible segments."""
+        """Draw all pictures anew, with the outlines of a segmentation's visible segments, or say why there are none."""
         self.stop()
+        self.ui.seeOutlineLabel.text = outlineWords(segmentation)
+        self.ui.seeOutlineLabel.setVisible(bool(self.ui.seeOutlineLabel.text))
         scene = self.logic.scene
         if scene is None:
             self.ui.seePictureList.clear()

@@ -1,6 +1,7 @@
 """What the See tab says of a sample, in plain words."""
 
 import html
+from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
@@ -8,6 +9,9 @@ from .Parameters import SURE
 from .SeePictures import ORIGINAL_COLOR, REFERENCE_COLOR, SAMPLE_COLOR
 from .SeeTypes import GinSettings, Sample, Scene
 from .WordsForPeople import modalityName
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLSegmentationNode
 
 
 def seenAsWords(scene: Scene) -> str:
@@ -17,6 +21,20 @@ def seenAsWords(scene: Scene) -> str:
         return _("Prepared as {modality}.").format(modality=name)
     words = _("Prepared as {modality}, {percent} % sure.").format(modality=name, percent=round(100 * scene.confidence))
     return words if scene.confidence >= SURE else words + " " + _("Say above what it is if that is wrong.")
+
+
+def outlineWords(node: "vtkMRMLSegmentationNode | None") -> str:
+    """Return why a segmentation's outlines are not shown and what to do; ``""`` where they are."""
+    if node is None or node.GetSegmentation().GetNumberOfSegments() == 0:
+        return ""
+    if node.GetParentTransformNode() is not None:
+        return _("No outline is shown: a transform is applied to the segmentation. Harden it (Transforms module).")
+    if not node.GetSegmentation().ContainsRepresentation("Binary labelmap"):
+        return _(
+            "No outline is shown: the segmentation has contours or surfaces only. Create its representation 'Binary "
+            "labelmap' in the Segmentations module."
+        )
+    return ""
 
 
 def measureWords(sample: Sample, scene: Scene) -> str:

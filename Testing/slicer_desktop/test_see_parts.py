@@ -20,6 +20,7 @@ from FedSegSlicerLib.SeeTypes import GinSettings, Look, Sample, Scene
 from FedSegSlicerLib.SeeViews import columnsFor, layoutXml, pointInView
 from FedSegSlicerLib.SeeWords import measureWords, seenAsWords, settingsWords
 from FedSegSlicerLib.VolumeExchange import VolumeSnapshot, writeNrrd
+from see_helpers import small_outline, small_scan
 
 pytestmark = pytest.mark.slicer
 
@@ -192,3 +193,26 @@ def test_measures_in_words():
     assert settingsWords(GinSettings(0.1, 0.5, 3, (1, 3), True)) == (
         "strength 0.10 to 0.50, 3 layers, kernels 1, 3, one look a batch"
     )
+
+
+def test_why_no_outline_is_shown_is_told(open_see_panel):
+    volume = small_scan("CT")
+    outline = small_outline(volume)
+    panel = open_see_panel()
+    ui = panel.ui
+    assert not ui.seeOutlineLabel.isVisible()
+    ui.seeSegmentationSelector.setCurrentNode(outline)
+    assert not ui.seeOutlineLabel.isVisible()
+    outline.SetAndObserveTransformNodeID(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode").GetID())
+    panel.tab.refresh()
+    assert ui.seeOutlineLabel.isVisible()
+    assert "Harden it" in ui.seeOutlineLabel.text
+    outline.SetAndObserveTransformNodeID(None)
+    segmentation = outline.GetSegmentation()
+    assert segmentation.CreateRepresentation("Closed surface")
+    segmentation.SetSourceRepresentationName("Closed surface")
+    segmentation.RemoveRepresentation("Binary labelmap")
+    panel.tab.refresh()
+    assert "contours or surfaces only" in ui.seeOutlineLabel.text
+    ui.seeSegmentationSelector.setCurrentNode(None)
+    assert not ui.seeOutlineLabel.isVisible()
