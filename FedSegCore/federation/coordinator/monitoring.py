@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Follows the run in which something happens last, renews the certificate; ``tick`` is called as often as one likes.
+    """Follows the run in which something happens last, renews the certificate; its owner calls ``tick`` at any rate.
 
     Args:
         folder: the coordinator.
