@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 # Windows leaves a dot or space at a name's end out, so two names would be one.
 NAME = r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?"
@@ -24,4 +24,13 @@ def is_name(text: str) -> bool:
     return bool(re.fullmatch(NAME, text)) and not _DEVICE.fullmatch(text)
 
 
-Name = Annotated[str, Field(pattern=f"^{NAME}$"), AfterValidator(no_device)]
+def _checked(name: str) -> str:
+    if not re.fullmatch(NAME, name):
+        raise ValueError(
+            "use at most 64 letters from A to Z (ä, é or ß are none), digits, spaces, dots, hyphens and underscores, "
+            "with a letter or digit first and no space or dot last"
+        )
+    return no_device(name)
+
+
+Name = Annotated[str, AfterValidator(_checked)]

@@ -14,7 +14,12 @@ def place_of(location: Location) -> str:
 
 def problems_of(error: ValidationError, most: int | None = None, place: Callable[[Location], str] = place_of) -> str:
     """Return place and message of the first ``most`` wrong entries, by default of all."""
-    return "; ".join(f"{place(entry['loc'])}: {entry['msg']}" for entry in error.errors()[:most])
+    return "; ".join(f"{place(entry['loc'])}: {_words(entry['msg'])}" for entry in error.errors()[:most])
+
+
+def _words(message: str) -> str:
+    """Return a message without what pydantic puts before the words of our own checks."""
+    return message.removeprefix("Value error, ")
 
 
 def places_of(error: ValidationError, most: int) -> str:

@@ -5,6 +5,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from FedSegCore.common.errors import UsageError
 from FedSegCore.common.names import Name, is_name
+from FedSegCore.common.validation import problems_of
 from FedSegCore.federation.coordinator.follow import checked_run_name
 from FedSegCore.federation.release_messages import ReleaseId
 
@@ -29,6 +30,16 @@ def test_what_is_fit_for_a_file_name_is_a_name(text: str) -> None:
 @pytest.mark.parametrize("text", [*UNFIT, *DEVICES])
 def test_what_windows_would_change_or_keeps_for_a_device_is_none(text: str) -> None:
     assert (takes(Name, text), is_name(text)) == (False, False)
+
+
+@pytest.mark.parametrize("text", ["Universitätsklinikum Köln", "Klinik 🏥", "north."])
+def test_what_a_name_must_be_is_said_in_words(text: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(Name).validate_python(text)
+    words = problems_of(refused.value)
+    assert "letters from A to Z (ä, é or ß are none)" in words
+    assert "pattern" not in words
+    assert "Value error" not in words
 
 
 @pytest.mark.parametrize("text", ["nul.x-v1", "COM1.a-v2", "north.-v1", "north -v1"])
