@@ -114,15 +114,17 @@ def run(
     """Start a run, follow it to its end, publish its models and send them to the sites; Ctrl+C stops it."""
     from FedSegCore.federation.config import read_federation_config
     from FedSegCore.federation.coordinator.folder import CoordinatorFolder
-    from FedSegCore.federation.coordinator.follow import follow_run, write_run
+    from FedSegCore.federation.coordinator.follow import follow_run, start_or_join
     from FedSegCore.federation.coordinator.runs import ControlClient
 
     opened = CoordinatorFolder.open(folder)
     config = read_federation_config(federation)
     with progress_bar(name) as progress, ControlClient(opened) as control:
         control.wait_until_up(progress, limit_s=2.0)
-        run_folder = write_run(opened, name, config, pretrained)
-        run_id = control.start(name)
+        run_id, went_on = start_or_join(opened, control, name, config, pretrained)
+        if went_on:
+            console.print(f"The run {name} is going on already; it is followed from here on.")
+        run_folder = opened.runs / name
         follow_run(control, run_folder, run_id, progress)
     console.print(f"The run {name} is done; its results are in {run_folder}.")
     releases = _publish(opened, name) if publishing else []

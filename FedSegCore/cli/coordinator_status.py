@@ -106,7 +106,7 @@ def _screen(seen: "CoordinatorStatus") -> Group:
     if seen.run is not None:
         parts += _run_parts(seen.run, seen.time)
     for number, entry in (seen.server.runs or {}).items():
-        parts.append(Text(f"run {number}: {entry.outcome or entry.stage}", "dim"))
+        parts.append(Text(f"run {number} ({entry.run or 'delivery'}): {entry.outcome or entry.stage}", "dim"))
     return Group(*parts)
 
 

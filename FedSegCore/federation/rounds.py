@@ -27,7 +27,7 @@ from FedSegCore.networks.config import NetworkConfig
 STATE_FOLDER = "state"
 CONFIG_FILE = "federation.json"
 
-_LOCK_S = 20.0
+_LOCK, _LOCK_S = "lock", 20.0
 
 _MAY_CHANGE = {"rounds", "min_sites", "join_deadline_s", "return_deadline_s", "round_deadline_s"}
 
@@ -104,7 +104,7 @@ class FederationLoop:
         """
         try:
             # a former server that is just ending may hold it for a moment; a killed one holds nothing
-            with FileLock(self._folder / STATE_FOLDER / "lock", timeout=_LOCK_S):
+            with FileLock(self._folder / STATE_FOLDER / _LOCK, timeout=_LOCK_S):
                 _require_same_federation(self._folder, self._config)
                 self._store.remove_unfinished()
                 self._run()
@@ -191,6 +191,18 @@ class FederationLoop:
             if not group.ended
         )
         self._progress.update(fraction, shown or "Waiting for sites")
+
+
+def is_driven(folder: Path) -> bool:
+    """Return whether a process runs the loop in a run's folder now; one that was killed does not."""
+    state = folder / STATE_FOLDER
+    if not state.is_dir():
+        return False
+    try:
+        with FileLock(state / _LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _require_same_federation(folder: Path, config: FederationConfig) -> None:

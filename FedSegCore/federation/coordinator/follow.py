@@ -1,7 +1,6 @@
 """A run, from its folder to its end: written down, started, followed in words, and its real outcome told."""
 
 import contextlib
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,18 +10,18 @@ from FedSegCore.common.files import write_text
 from FedSegCore.common.names import is_name
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.config import FederationConfig
+from FedSegCore.federation.coordinator.ended_runs import RUN_NAME, run_failed, run_stopped, tell_ended
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
-from FedSegCore.federation.coordinator.run_view import RunFold
 from FedSegCore.federation.coordinator.runs import NOT_RUNNING, REFUSED, ControlClient, RunStatus
-from FedSegCore.federation.events import EVENTS_FILE, Event, EventLog
+from FedSegCore.federation.events import EVENTS_FILE
 from FedSegCore.federation.initial_model import check_pretrained, write_initial_models
 from FedSegCore.federation.log_tail import LogTail
 from FedSegCore.federation.private_files import private_folder
+from FedSegCore.federation.rounds import CONFIG_FILE, is_driven
 
 _LOOK_S = 0.5
 _ASK_S = 2.0  # each question costs SuperLink about 25 ms
 _OUTAGE_S = 60.0
-_RUN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
 def checked_run_name(name: str) -> str:
@@ -31,7 +30,7 @@ def checked_run_name(name: str) -> str:
     Raises:
         UsageError: it is not made of lower case letters, digits and hyphens, or is a device's on Windows.
     """
-    if not _RUN_NAME.fullmatch(name) or not is_name(name):
+    if not RUN_NAME.fullmatch(name) or not is_name(name):
         raise UsageError("run.name", f"{name!r} is no name for a run.", "Use lower case letters, digits and hyphens.")
     return name
 
@@ -55,8 +54,55 @@ def write_run(folder: CoordinatorFolder, name: str, config: FederationConfig, pr
         check_pretrained(config, pretrained)
     run_folder = private_folder(folder.runs / name)
     write_initial_models(run_folder, config, pretrained)
-    write_text(run_folder / "federation.json", config.model_dump_json(indent=2) + "\n", private=True)
+    write_text(run_folder / CONFIG_FILE, _config_text(config), private=True)
     return run_folder
+
+
+def start_or_join(
+    folder: CoordinatorFolder,
+    control: ControlClient,
+    name: str,
+    config: FederationConfig,
+    pretrained: Path | None = None,
+) -> tuple[int, bool]:
+    """Start a run, or find the one of that name that goes on, since who followed it went away.
+
+    Args:
+        folder: the coordinator's.
+        control: its SuperLink.
+        name: the run's.
+        config: the federation.
+        pretrained: as in ``write_run``.
+
+    Returns:
+        Flower's id of the run, and whether it went on already.
+
+    Raises:
+        UsageError: ``run.name``; ``run.going-on``: with another configuration.
+        FedSegError: as ``write_run`` and ``ControlClient.start``.
+    """
+    run_folder = folder.runs / checked_run_name(name)
+    if is_driven(run_folder):
+        going_on = [run_id for run_id, status in control.runs().items() if status.run == name and not status.finished]
+        if going_on:
+            _require_same(run_folder, config)
+            return going_on[0], True
+    write_run(folder, name, config, pretrained)
+    return control.start(name), False
+
+
+def _require_same(run_folder: Path, config: FederationConfig) -> None:
+    told = (run_folder / CONFIG_FILE).read_text(encoding="utf-8")
+    if told != _config_text(config):
+        raise UsageError(
+            "run.going-on",
+            f"The run {run_folder.name} is going on with another configuration.",
+            "Give the file that it was started with, or stop it first with 'fedseg coordinator stop'.",
+        )
+
+
+def _config_text(config: FederationConfig) -> str:
+    return config.model_dump_json(indent=2) + "\n"
 
 
 class RunFollower:
@@ -123,10 +169,8 @@ def follow_run(
     follower.tick()
     if status.outcome == "completed":
         return
-    was_stopped = status.outcome == "stopped"
-    # Flower's details may hold an exception's text, which is not for the events
-    _tell_ended(control, run_folder.parent, run_id, _stopped() if was_stopped else _failed("its process has ended"))
-    raise _stopped() if was_stopped else _failed(status.details)
+    _tell_ended(control, run_folder.parent, run_id)
+    raise run_stopped() if status.outcome == "stopped" else run_failed(status.details)
 
 
 def stop_run(control: ControlClient, runs: Path, run_id: int) -> None:
@@ -138,34 +182,12 @@ def stop_run(control: ControlClient, runs: Path, run_id: int) -> None:
         run_id: Flower's id of the run.
     """
     control.stop(run_id)
-    _tell_ended(control, runs, run_id, _stopped())
+    _tell_ended(control, runs, run_id)
 
 
-def _tell_ended(control: ControlClient, runs: Path, run_id: int, error: CannotDoHereError) -> None:
-    """Note in a run's events that it has ended, unless they say so: a process that is killed cannot."""
-    try:
-        name = control.trained_by(run_id)
-    except FedSegError:  # what there is to say of the run itself counts more
-        return
-    if not _RUN_NAME.fullmatch(name) or not (runs / name).is_dir():
-        return
-    fold = RunFold(runs / name)
-    fold.update()
-    if fold.view.stage in ("starting", "running"):
-        words = f"{error.what} {error.remedy}"
-        EventLog(runs / name / EVENTS_FILE).emit(Event("failed", words, code=error.code))
-
-
-def _stopped() -> CannotDoHereError:
-    return CannotDoHereError("run.stopped", "The run was stopped.", "Start it again to go on with its next round.")
-
-
-def _failed(details: str) -> CannotDoHereError:
-    return CannotDoHereError(
-        "run.failed",
-        f"The run failed: {details or 'no reason was given'}.",
-        "Read logs/superexec.log in the coordinator's folder; start it again to go on with its next round.",
-    )
+def _tell_ended(control: ControlClient, runs: Path, run_id: int) -> None:
+    with contextlib.suppress(FedSegError):  # what there is to say of the run itself counts more
+        tell_ended(runs, run_id, {**control.runs(), run_id: control.status(run_id)})
 
 
 def _last_status(control: ControlClient, run_id: int, look: Callable[[], None]) -> RunStatus:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from FedSegCore.common.errors import FedSegError
+from FedSegCore.federation.coordinator.ended_runs import EndedRuns
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 from FedSegCore.federation.coordinator.metrics_files import MetricsFiles
 from FedSegCore.federation.coordinator.renewal import renew_in_time
@@ -45,6 +46,7 @@ class Monitor:
         self._clock = clock
         self._fold: RunFold | None = None
         self._metrics: MetricsFiles | None = None
+        self._ended = EndedRuns(folder.runs)
         self._next_look = 0.0
         self._next_page = self._next_renewal = 0.0
         self._began = time.time()
@@ -71,7 +73,10 @@ class Monitor:
                 cut_log(log)
             if self._follow() or now >= self._next_page:
                 self._next_page = now + RENEWED_S
-                self._write(self._ask(self._folder))
+                server = self._ask(self._folder)
+                if self._ended.look(server.runs or {}):
+                    self._next_page = now
+                self._write(server)
         except (OSError, FedSegError):
             _log.warning("the status page or the metrics cannot be written", exc_info=True)
 

@@ -44,16 +44,24 @@ class RunStatus:
         stage: ``"pending"``, ``"starting"``, ``"running"`` or ``"finished"``.
         outcome: ``"completed"``, ``"failed"`` or ``"stopped"`` once finished, else empty.
         details: what Flower says of it.
+        run: name of the run's folder; empty for a delivery.
     """
 
     stage: str
     outcome: str
     details: str
+    run: str = ""
 
     @property
     def finished(self) -> bool:
         """Whether the run has ended."""
         return self.stage == "finished"
+
+
+def _status(run: Any) -> RunStatus:
+    config = user_config_from_proto(run.override_config)
+    name = "" if config.get("deliver") else str(config.get("run", ""))
+    return RunStatus(run.status.status, run.status.sub_status, run.status.details, name)
 
 
 class _SecretHeader:
@@ -205,22 +213,13 @@ class ControlClient:
 
     def status(self, run_id: int) -> RunStatus:
         """Return how a run stands; raises BadInputError for a run SuperLink does not know."""
-        status = self._call_about_run("ListRuns", ListRunsRequest(run_id=run_id)).run_dict[run_id].status
-        return RunStatus(status.status, status.sub_status, status.details)
-
-    def trained_by(self, run_id: int) -> str:
-        """Return the name of the run's folder; empty for a delivery. Raises as ``status``."""
-        found = self._call_about_run("ListRuns", ListRunsRequest(run_id=run_id)).run_dict[run_id]
-        config = user_config_from_proto(found.override_config)
-        return "" if config.get("deliver") else str(config.get("run", ""))
+        return _status(self._call_about_run("ListRuns", ListRunsRequest(run_id=run_id)).run_dict[run_id])
 
     def runs(self) -> dict[int, RunStatus]:
-        """Return all runs that SuperLink remembers, by run id."""
+        """Return the latest twenty runs that SuperLink remembers, by run id, the newest first."""
         found = self._call("ListRuns", ListRunsRequest()).run_dict
-        return {
-            int(run_id): RunStatus(run.status.status, run.status.sub_status, run.status.details)
-            for run_id, run in found.items()
-        }
+        newest_first = sorted(found.items(), key=lambda entry: str(entry[1].pending_at), reverse=True)
+        return {int(run_id): _status(run) for run_id, run in newest_first}
 
     def stop(self, run_id: int) -> None:
         """Stop a run; sites that are training end their round in vain.

@@ -63,7 +63,10 @@ class CoordinatorStatus:
             "time": round(self.time, 3),
             "serving": self.server.serving,
             "sites": [{"name": site.name, "connected": self.connected(site)} for site in self.admitted],
-            "runs": [{"run_id": str(number), "stage": r.stage, "outcome": r.outcome} for number, r in runs.items()],
+            "runs": [
+                {"run_id": str(number), "run": r.run, "stage": r.stage, "outcome": r.outcome}
+                for number, r in runs.items()
+            ],
             "run": None if self.run is None else _run_json(self.run),
             "run_names": list(self.run_names),
             "requests": list(self.requests),
