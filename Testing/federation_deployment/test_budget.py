@@ -60,6 +60,16 @@ def test_a_clock_that_is_set_back_makes_no_work_undone() -> None:
     assert hours_worked(lines((2.0, ORDER), (1.0, END), (2.0, ORDER), (3.0, END)), NOON, FOUR) == pytest.approx(1.0)
 
 
+def test_a_clock_that_was_a_year_ahead_uses_up_no_day_of_that_year(site: SiteFolder) -> None:
+    """Fourteen hours at a wrong time, set right three days ago: they count for the week, and for no later one."""
+    settings = site.settings().model_copy(update={"round_limit_s": 20 * 3600.0})
+    site.settings_file.write_text(settings.model_dump_json())
+    year = 365 * 24.0
+    journal_of(site, [(100.0, ORDER), (99.0, END), (-year, ORDER), (-year - 14.0, END), (72.0, OTHER), (0.0, ORDER)])
+    assert check_hours(site, WorkBudget(), NOON) == pytest.approx((0.0, 15.0))
+    assert check_hours(site, WorkBudget(), NOON + timedelta(days=9)) == pytest.approx((0.0, 0.0))
+
+
 @given(st.lists(st.tuples(st.floats(0, 200), st.sampled_from([ORDER, END, OTHER])), max_size=20))
 def test_no_more_hours_are_counted_than_passed(told: list[tuple[float, Entry]]) -> None:
     told.sort(key=lambda pair: pair[0])

@@ -4,7 +4,7 @@ The hours are read from the journal: from an order to what ended it. An order wh
 switched off) counts until the next one, but no longer than a round may take.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,25 +26,44 @@ _GROWING = ("journal", "logs", "refused", "flower", "run")
 _HOUR = timedelta(hours=1)
 
 
-def hours_worked(lines: Iterable[Line], since: datetime, most: timedelta) -> float:
+def hours_worked(lines: Iterable[Line], since: datetime, most: timedelta, now: datetime | None = None) -> float:
     """Return the hours worked for servers since then.
 
     Args:
         lines: of a journal, oldest first, beginning ``most`` or more before ``since``.
         since: work before it is left out.
         most: no order counts for longer.
+        now: what was written later than that was written by a clock that was set ahead; None believes every clock.
     """
+    told = list(lines)
     worked = timedelta(0)
     begun: datetime | None = None
-    for line in lines:
-        entry, now = line.entry, datetime.fromisoformat(line.time)
+    for line, moment in zip(told, _moments(told, now), strict=True):
+        entry = line.entry
         if _ends(entry) or isinstance(entry, OrderReceived):
             if begun is not None:
                 # a clock that was set back makes no work undone
-                ended = min(max(now, begun), begun + most)
+                ended = min(max(moment, begun), begun + most)
                 worked += max(timedelta(0), ended - max(begun, since))
-            begun = now if isinstance(entry, OrderReceived) else None
+            begun = moment if isinstance(entry, OrderReceived) else None
     return worked / _HOUR
+
+
+def _moments(lines: Sequence[Line], now: datetime | None) -> list[datetime]:
+    """Return when the lines were written; lines of the future, moved as a whole, end at the next that is not.
+
+    Else a clock that was a year ahead for a day would have used up every day's hours for a year.
+    """
+    found: list[datetime] = []
+    after, ahead = now, timedelta(0)
+    for line in reversed(lines):
+        told = datetime.fromisoformat(line.time)
+        if now is None or after is None or told <= now:
+            after, ahead = told, timedelta(0)
+        elif not ahead:
+            ahead = told - after
+        found.append(told - ahead)
+    return found[::-1]
 
 
 def _ends(entry: Entry) -> bool:
@@ -90,7 +109,7 @@ def check_hours(folder: SiteFolder, budget: WorkBudget, now: datetime | None = N
     time = now or datetime.now(UTC)
     most = timedelta(seconds=folder.settings().round_limit_s)
     lines = list(folder.journal.recent(time - WEEK - most))
-    day, week = (hours_worked(lines, time - span, most) for span in (DAY, WEEK))
+    day, week = (hours_worked(lines, time - span, most, time) for span in (DAY, WEEK))
     for worked, allowed, words in ((day, budget.hours_per_day, "24 hours"), (week, budget.hours_per_week, "7 days")):
         if worked >= allowed:
             raise PolicyError(
