@@ -82,7 +82,7 @@ def leave(
                 "End its process; it will not come back.",
             )
         time.sleep(_LOOK_S)
-    entries = (line.entry for line in site.journal.recent(began))
+    entries = (line.entry for line in site.journal.recent(began, datetime.now(UTC)))
     told = any(isinstance(entry, Refused) and entry.code == "site.left" for entry in entries)
     if told:
         console.print("The site has left; the coordinator was told so.")

@@ -108,7 +108,7 @@ def check_hours(folder: SiteFolder, budget: WorkBudget, now: datetime | None = N
     """
     time = now or datetime.now(UTC)
     most = timedelta(seconds=folder.settings().round_limit_s)
-    lines = list(folder.journal.recent(time - WEEK - most))
+    lines = folder.journal.recent(time - WEEK - most, time)
     day, week = (hours_worked(lines, time - span, most, time) for span in (DAY, WEEK))
     for worked, allowed, words in ((day, budget.hours_per_day, "24 hours"), (week, budget.hours_per_week, "7 days")):
         if worked >= allowed:

@@ -117,18 +117,25 @@ class Journal:
         """Return when an entry was last added, nanoseconds since the epoch; 0 where there is none."""
         return self._head.stat().st_mtime_ns if self._head.exists() else 0
 
-    def recent(self, since: datetime) -> Iterator[Line]:
-        """Yield the good lines written since then, oldest first; files that were not written since are not opened.
+    def recent(self, since: datetime, now: datetime) -> list[Line]:
+        """Return the good lines written since then, oldest first; files that were not written since are not opened.
 
-        The chain is not followed: what must be proved asks ``lines`` or ``verify``.
+        A line of the time after ``now``, written by a clock that was set ahead, is as old as the next that is not. The
+        chain is not followed: what must be proved asks ``lines`` or ``verify``.
         """
-        told = since.strftime(_TIME)
+        told, ahead = since.strftime(_TIME), now.strftime(_TIME)
+        found: list[Line] = []
         for path in self._files():
             if path.stat().st_mtime >= since.timestamp() - 1.0:
                 for raw in path.read_bytes().split(b"\n"):
                     line = parse_line(raw)
-                    if line is not None and line.time >= told:
-                        yield line
+                    if line is None:
+                        continue
+                    if line.time >= told:
+                        found.append(line)
+                    while line.time < told and found and found[-1].time > ahead:
+                        found.pop()
+        return found
 
     def verify(self) -> Verification:
         """Check every byte of the journal; never raises for what is in it."""
