@@ -18,6 +18,7 @@ import uvicorn
 
 from FedSegCore.federation.coordinator.folder import CoordinatorFolder
 from FedSegCore.federation.coordinator.renewal import mend, show_renewed
+from FedSegCore.federation.coordinator.standstill import outlive_standstills
 from FedSegCore.federation.flower_version import require_flower
 from FedSegCore.federation.process_group import follow_parent
 
@@ -154,6 +155,7 @@ def main() -> None:
     cli, app_module, logging_module = require_flower(_NEEDED)
     follow_parent(arguments.parent_pid)
     mend(folder)
+    outlive_standstills()
 
     def serve(lifespan_config: Any) -> None:
         app = app_module.create_app(lifespan_config, cli.SuperLinkLifespan)
