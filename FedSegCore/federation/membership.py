@@ -20,6 +20,10 @@ QUERY_DEADLINE_S = 90.0
 ASK_AGAIN_S = 30.0
 """Pause before a node that was refused, or has not answered yet, is asked once more: a message can be lost."""
 
+MOST_PAUSE_S = 600.0
+"""A node that is refused again and again is asked at distances that double up to this: a site may gather its first
+cases for weeks, and each refusal is an event here, an entry in its journal and a second of its processor."""
+
 UNREADABLE, TOO_LARGE = 1001, 1002
 """Codes beside Flower's, of answers that are none, or that are not read since they are too large."""
 
@@ -95,6 +99,7 @@ class Membership:
     sites: dict[str, Site] = field(default_factory=dict)
     _queries: dict[int, _Query] = field(default_factory=dict)
     _not_before: dict[int, float] = field(default_factory=dict)
+    _refused: dict[int, int] = field(default_factory=dict)
     _notices: dict[str, float] = field(default_factory=dict)
     _next_look: float = 0.0
     _names: dict[int, str] = field(default_factory=dict)
@@ -147,6 +152,10 @@ class Membership:
                 site.online = False
                 changed = True
                 self.log.emit(Event("site-left", f"Site {name} is not connected any more.", site=name))
+        for node_id in self._refused.keys() - nodes.keys():
+            # who comes back, after a cure it may be, is asked soon
+            del self._refused[node_id]
+            self._not_before[node_id] = min(self._not_before[node_id], now + ASK_AGAIN_S)
         known = {site.node_id for site in self.sites.values() if site.online}
         for node_id in nodes.keys() - known:
             query = self._queries.get(node_id)
@@ -227,6 +236,7 @@ class Membership:
 
     def _admit(self, node_id: int, introduction: SiteIntroduction) -> None:
         self.sites[introduction.site] = Site(node_id, introduction)
+        self._refused.pop(node_id, None)
         same = introduction.fingerprint == app_fingerprint()
         data = {
             "modality": introduction.modality,
@@ -246,6 +256,8 @@ class Membership:
         )
 
     def _refuse(self, node_id: int, site: str, code: str, why: str, now: float) -> None:
-        self._not_before[node_id] = now + ASK_AGAIN_S
+        pause = min(ASK_AGAIN_S * 2 ** self._refused.get(node_id, 0), MOST_PAUSE_S)
+        self._refused[node_id] = min(self._refused.get(node_id, 0) + 1, 10)
+        self._not_before[node_id] = now + pause
         who = f"Site {site}" if site else f"Node {node_id}"
         self.log.emit(Event("site-refused", f"{who} {why}; it is asked again later.", site=site, code=code))

@@ -53,6 +53,53 @@ def test_a_node_that_answers_late_joins_once(tmp_path):
     assert 70.0 <= run.clock() < 73.0
 
 
+class Empty:
+    """The trainer of a site that has too few cases until ``at`` seconds."""
+
+    def __init__(self, clock, at: float) -> None:
+        self.asked: list[float] = []
+        self._clock, self._at = clock, at
+        self._trainer = AddingTrainer()
+
+    def describe(self):
+        self.asked.append(self._clock())
+        if self._clock() < self._at:
+            raise FedSegError("gate.too-few-cases", "Too few.", "Add some.")
+        return self._trainer.describe()
+
+    def train_round(self, *args):
+        return self._trainer.train_round(*args)
+
+
+def _with_empty(tmp_path, at: float) -> tuple[Run, Empty]:
+    run = Run(tmp_path, federation(rounds=1, min_sites=2, join_deadline_s=20_000.0), {"a": AddingTrainer()})
+    empty = Empty(run.clock, at)
+    run.add("b", empty)
+    return run, empty
+
+
+def test_a_site_that_gathers_its_first_cases_is_asked_at_growing_distances(tmp_path):
+    """In a week it would have been asked 20,000 times, each an entry in its journal."""
+    run, empty = _with_empty(tmp_path, at=3000.0)
+    run.loop().run()
+    pauses = [round(later - earlier, -1) for earlier, later in zip(empty.asked, empty.asked[1:], strict=False)]
+    assert pauses[:9] == [30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0, 600.0, 600.0]
+    assert FederationOutcome.load(tmp_path).groups["CT"].answered == ("a", "b")
+
+
+def test_a_site_that_comes_back_after_refusals_is_asked_soon(tmp_path):
+    run, empty = _with_empty(tmp_path, at=2000.0)
+    sleep = run.clock.sleep
+
+    def restarted(seconds: float) -> None:
+        sleep(seconds)
+        run.nodes["b"].online = not 2000.0 <= run.clock() < 2010.0
+
+    run.clock.sleep = restarted
+    run.loop().run()
+    assert empty.asked[-1] < 2050.0
+
+
 class DeafGrid(LocalGrid):
     """Has nodes that are connected and answer nothing, whatever they are asked."""
 
