@@ -84,7 +84,7 @@ def test_a_site_that_gathers_its_first_cases_is_asked_at_growing_distances(tmp_p
     run.loop().run()
     pauses = [round(later - earlier, -1) for earlier, later in zip(empty.asked, empty.asked[1:], strict=False)]
     assert pauses[:9] == [30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0, 600.0, 600.0]
-    assert FederationOutcome.load(tmp_path).groups["CT"].answered == ("a", "b")
+    assert sorted(FederationOutcome.load(tmp_path).groups["CT"].answering()) == ["a", "b"]
 
 
 def test_a_site_that_comes_back_after_refusals_is_asked_soon(tmp_path):
