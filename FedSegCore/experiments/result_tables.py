@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 from FedSegCore.experiments.kept import Finished
 from FedSegCore.experiments.statistics import (
     Row,
+    case_of,
     case_values,
     chosen_rows,
     mean_curve,
@@ -44,8 +45,8 @@ def comparison_table(one: Finished, modality: str) -> str:
 
 
 def _size_words(one: Finished, modality: str, rows: Sequence[Row]) -> str:
-    cases = {row["case"] for row in rows}
-    without = len(cases - {row["case"] for row in rows if row["size"] != "none"})
+    cases = {case_of(row) for row in rows}
+    without = len(cases - {case_of(row) for row in rows if row["size"] != "none"})
     return (
         f"\nDiceS: true lesion A/a ≥ {one.config.small_lesions[modality]:g}; DiceL: the other lesions. "
         f"{without} of {len(cases)} images have no lesion: they count in Dice alone, with 1 if none was found, or 0.\n"

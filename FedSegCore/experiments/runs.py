@@ -70,10 +70,19 @@ def _pooled(config: FederationConfig, sites: Sequence[CohortSite]) -> dict[str, 
         groups.setdefault(config.group_of(site.modality), []).append(site)
     return {
         _pooled_name(group): CohortSite(
-            _pooled_name(group), members[0].modality, Cohort.pooled([site.cohort for site in members])
+            _pooled_name(group), members[0].modality, Cohort.pooled([_told_apart(site) for site in members])
         )
         for group, members in groups.items()
     }
+
+
+def _told_apart(site: CohortSite) -> Cohort:
+    """Return a site's cohort with its patients under the site's name: two data sets may name theirs alike."""
+    training, validation = (
+        tuple(replace(case, patient=f"{site.name}/{case.patient}") for case in part)
+        for part in (site.cohort.training, site.cohort.validation)
+    )
+    return Cohort(training, validation, site.cohort.set_aside)
 
 
 def _limited(cohort: Cohort, patients: int) -> Cohort:

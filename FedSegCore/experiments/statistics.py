@@ -47,26 +47,31 @@ def chosen_rows(
     ]
 
 
+def case_of(row: Row) -> str:
+    """Return what tells a row's case from all others: data sets name theirs alike (``case01``), sites differ."""
+    return f"{row['site']}/{row['case']}" if "site" in row else str(row["case"])
+
+
 def per_case_dice(rows: Iterable[Row], key: str = "dice") -> dict[tuple[str, int, str, str], float]:
-    """Return the mean over labels: (setting, seed, modality, case) → Dice in [0, 1]."""
+    """Return the mean over labels: (setting, seed, modality, ``case_of``) → Dice in [0, 1]."""
     values: dict[tuple[str, int, str, str], list[float]] = defaultdict(list)
     for row in rows:
-        values[row["setting"], row["seed"], row["modality"], row["case"]].append(row[key])
+        values[row["setting"], row["seed"], row["modality"], case_of(row)].append(row[key])
     return {where: float(np.mean(scores)) for where, scores in values.items()}
 
 
 def case_values(rows: Iterable[Row], setting: str, key: str = "dice") -> dict[tuple[int, str, str], float]:
-    """Return the mean over labels of one setting: (seed, modality, case) → value."""
+    """Return the mean over labels of one setting: (seed, modality, ``case_of``) → value."""
     found = per_case_dice([row for row in rows if row["setting"] == setting], key)
     return {(seed, modality, case): value for (_, seed, modality, case), value in found.items()}
 
 
 def patient_means(rows: Sequence[Row], values: Mapping[tuple[int, str, str], float]) -> dict[str, float]:
-    """Return patient → mean over seeds and cases of ``values`` ((seed, modality, case) → value).
+    """Return patient (of a site) → mean over seeds and cases of ``values`` ((seed, modality, ``case_of``) → value).
 
     The cases of a patient and the seeds of a case are not independent: a patient counts once, however many there are.
     """
-    patients = {row["case"]: str(row.get("patient", row["case"])) for row in rows}
+    patients = {case_of(row): f"{row.get('site', '')}/{row.get('patient', row['case'])}" for row in rows}
     grouped: dict[str, list[float]] = defaultdict(list)
     for (_, _, case), value in values.items():
         grouped[patients[case]].append(value)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from FedSegCore.experiments.statistics import (
     Difference,
     Row,
+    case_of,
     case_values,
     chosen_rows,
     paired_difference,
@@ -85,7 +86,7 @@ def judge(target: Target, rows: Sequence[Row], settings: Sequence[str], budget: 
     shared = set.intersection(*(set(found) for found in cases.values())) if cases else set()
     if not shared or target.setting not in cases or not set(target.against) <= cases.keys():
         return Verdict(target.text, None, goal, False, "what it compares has not been run")
-    kept = [row for row in kept if (row["seed"], row["modality"], row["case"]) in shared]
+    kept = [row for row in kept if (row["seed"], row["modality"], case_of(row)) in shared]
     means = {name: found for name in cases if (found := setting_spread(kept, name, target.measure))}
     own = means[target.setting].mean
     if target.kind == "value":
