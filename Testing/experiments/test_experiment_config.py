@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from FedSegCore.common.errors import BadInputError
-from FedSegCore.experiments.config import read_experiment
+from FedSegCore.experiments.config import ExperimentConfig, read_experiment
 from FedSegCore.federation.config_checks import check_federation
 from FedSegCore.federation.tasks import training_task
 from FedSegCore.networks.registry import build_network
@@ -27,6 +27,27 @@ def test_every_shipped_experiment_is_valid(path: Path) -> None:
                 task = training_task(federation, modality)
                 build_network(task.network)
                 assert task.network.dimensions == 3 or task.training.patch_size[0] == 1
+
+
+def steps_taken(config: ExperimentConfig, setting: str, budget: str) -> int:
+    """Return the optimiser steps of all sites together under a setting."""
+    chosen, federation = config.settings[setting], config.federation_of(setting, budget, config.seeds[0])
+    assert federation.training.steps_per_round is not None
+    trained = [site for site in config.sites if site.name in config.trained_sites(setting)]
+    pools = len({federation.group_of(site.modality) for site in trained})
+    taking = pools if chosen.pooling == "pooled" and not chosen.steps_of_all else len(trained)
+    return federation.rounds * federation.training.steps_per_round * taking
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda path: path.stem)
+def test_settings_take_the_same_shares_of_steps_under_every_budget(path: Path) -> None:
+    """What a setting itself says of rounds and steps ("four times the steps") holds against what a budget says."""
+    config = read_experiment(path)
+    shares = []
+    for budget in config.budgets:
+        taken = {setting: steps_taken(config, setting, budget) for setting in config.settings}
+        shares.append({setting: steps / taken[config.reference] for setting, steps in taken.items()})
+    assert all(share == shares[0] for share in shares)
 
 
 AUGMENTATIONS = ("plain", "spatial", "gin-batch", "gin-image", "gin-ipa")
