@@ -56,8 +56,8 @@ class FederationConfig(BaseModel):
         aggregation: the rule, the same for all groups.
         augmentation: default augmentation of the sites.
         training: local training.
-        trainings: local training by group name, in place of ``training`` as a whole: what such a table leaves out has its
-            default, not what ``training`` says.
+        trainings: local training by group name, in place of ``training`` as a whole: what such a table leaves out has
+            its default, not what ``training`` says.
         networks: network by group name (a modality, or ``"all"``); ``"default"`` serves the rest. ``out_channels`` is
             set from the contract and ``in_channels`` from the preprocessing.
         privacy: what sites' answers must obey beside each site's own policy, which counts where it is stricter.
