@@ -117,7 +117,9 @@ class ResultImport:
             former = self._target.put(segmentation, self._result["release"])
             former.node.SetAttribute(RECORD, recordOf(self._result))
             yield former
-            yield from self._target.show(former, pieces)
+            steps = self._target.show(former, pieces)
+            while self._target.isPresent() and next(steps, self) is not self:
+                yield
 
     def _take(self, steps: Any, onDone: Callable[[], None]) -> None:
         self._steps = Steps(self._callLater, steps, onDone, self._fail)

@@ -156,7 +156,10 @@ class FramePlace:
         yield
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browser)
         yield
-        image, result = (self._browser.GetProxyNode(s) for s in (self._images, resultSequence(self._images)))
+        results = resultSequence(self._images)
+        if results is None:
+            return  # somebody has removed it
+        image, result = (self._browser.GetProxyNode(sequence) for sequence in (self._images, results))
         if image is not None and result is not None:
             result.CreateDefaultDisplayNodes()
             yield from show(result, image, pieces)

@@ -205,11 +205,13 @@ class SegmentLogic:
         if self.state is not State.IDLE or self._reservedBy is not owner:
             raise busyError()
         checkVolume(volumeNode)
+        place = place or VolumePlace(volumeNode)
+        if not place.isPresent():
+            raise goneError()
         folder, trust = self._exchange.folder(), self._trust()
         self._run += 1
         number = self._run
         self.state = State.RUNNING
-        place = place or VolumePlace(volumeNode)
         pieces = folder / f"result-{number}"
         params = {
             "modality": modality,
@@ -289,8 +291,10 @@ class SegmentLogic:
         SegmentExport(self.session, self._callLater).export(node, volumeNode, output, onDone, onError)
 
     def forget(self) -> None:
-        """Forget what results replaced, as when the scene is closed."""
+        """Forget what results replaced, and show no further what has just come, as when the scene is closed."""
         self._formers.clear()
+        if self._import is not None and self._import.isPlaced:
+            self._fail(self._run, cancelledError())
 
     def close(self) -> None:
         """End the worker, delete the files, and say nothing more."""

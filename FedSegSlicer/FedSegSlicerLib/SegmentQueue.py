@@ -233,6 +233,7 @@ class SegmentQueue:
             return
         entry.error = error
         entry.status = Status.CANCELLED if error.isCancelled else Status.FAILED
-        if error.isCancelled:  # a sequence is cancelled with all its moments
+        # A sequence is cancelled, and was removed, with all its moments.
+        if error.isCancelled or not entry.parts[self._part][1].isPresent():
             self._waiting = [(waiting, part) for waiting, part in self._waiting if waiting is not entry]
         self._next()
