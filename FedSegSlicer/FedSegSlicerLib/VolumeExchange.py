@@ -145,10 +145,14 @@ def writeNrrd(snapshot: VolumeSnapshot, path: Path) -> None:
         "space origin: (" + ",".join(repr(float(matrix[row][3])) for row in range(3)) + ")",
     ]
     beside = path.with_suffix(".part")
-    with beside.open("wb") as file:
-        file.write(("\n".join(header) + "\n\n").encode("ascii"))
-        array.tofile(file)
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(("\n".join(header) + "\n\n").encode("ascii"))
+            array.tofile(file)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)  # on a full disk it would take the room that is asked for
+        raise
 
 
 class VolumeExchange:

@@ -1,5 +1,7 @@
 """Volumes reach the worker's file with their voxels and place, and unfit ones are refused in words."""
 
+import sys
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -187,6 +189,28 @@ def test_a_full_disk_is_told(monkeypatch):
     exchange = VolumeExchange(loop.callLater)
     problem = exported(exchange, loop, slicer.util.addVolumeFromArray(np.ones((2, 2, 2), np.int16)))
     assert problem.code == "disk.full"
+    exchange.clear()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on file sizes plays the full disk")
+def test_what_a_full_disk_has_taken_of_a_volume_is_given_back():
+    import resource
+    import signal
+
+    loop = EventLoop()
+    exchange = VolumeExchange(loop.callLater)
+    volume = slicer.util.addVolumeFromArray(np.ones((20, 30, 40), np.int16))
+    folder = exchange.folder()
+    before = sorted(folder.iterdir())
+    former, limit = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        assert exported(exchange, loop, volume).code == "disk.full"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, former)
+    assert sorted(folder.iterdir()) == before
+    assert exported(exchange, loop, volume).is_file()
     exchange.clear()
 
 
