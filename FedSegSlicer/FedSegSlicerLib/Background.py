@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
@@ -36,7 +37,7 @@ def onThread(
         onDone: gets what ``work`` returned.
         onError: gets the UserError that ``work`` raised, or
         asUserError: what it makes of an OSError, a ValueError or a lack of memory; called on this thread, as
-            translation and Slicer's log use Qt.
+            translation and Slicer's log use Qt. Of anything else it gets ``module.failed``.
     """
     results: list[Result] = []
     problems: list[Exception] = []
@@ -44,7 +45,7 @@ def onThread(
     def run() -> None:
         try:
             results.append(work())
-        except (UserError, OSError, ValueError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever it is
             problems.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -56,7 +57,9 @@ def onThread(
             callLater(PAUSE_MS, look)
         elif problems:
             problem = problems[0]
-            onError(problem if isinstance(problem, UserError) else asUserError(problem))
+            foreseen = isinstance(problem, OSError | ValueError | MemoryError)
+            told = asUserError if foreseen else _unforeseen
+            onError(problem if isinstance(problem, UserError) else told(problem))
         else:
             onDone(results[0])
 
@@ -103,15 +106,8 @@ class Steps:
         except UserError as error:
             self._fail(error)
             return
-        except Exception:
-            logging.exception("FedSegSlicer: a step failed")
-            self._fail(
-                UserError(
-                    "module.failed",
-                    _("Something went wrong that should not."),
-                    _("Try again; if it happens again, report it with Slicer's log."),
-                )
-            )
+        except Exception as error:  # noqa: BLE001 - it is told and logged
+            self._fail(_unforeseen(error))
             return
         if self._stopped:
             self._steps.close()
@@ -121,3 +117,14 @@ class Steps:
     def _fail(self, error: UserError) -> None:
         self._stopped = True
         self._onError(error)
+
+
+def _unforeseen(error: Exception) -> UserError:
+    """Return what a user reads of a defect of ours; Slicer's log gets the place, without a text that may name files."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    logging.error("FedSegSlicer: %s raised at\n%s", type(error).__name__, where)
+    return UserError(
+        "module.failed",
+        _("Something went wrong that should not."),
+        _("Try again; if it happens again, report it with Slicer's log."),
+    )

@@ -80,3 +80,18 @@ def test_a_thread_is_not_starved_by_an_event_loop_that_keeps_the_lock():
     wait_until(lambda: bool(done))
     assert done == [turns]
     assert len(looks) < turns / 10
+
+
+def test_whoever_waits_for_a_thread_is_told_whatever_happens_there(caplog):
+    name = "a patient's name.nrrd"
+
+    def work() -> None:
+        raise EOFError(name)  # as NumPy raises of an empty file
+
+    told = []
+    onThread(callLater, work, pytest.fail, told.append, pytest.fail)
+    wait_until(lambda: bool(told))
+    assert told[0].code == "module.failed"
+    assert "EOFError" in caplog.text
+    assert "in work" in caplog.text
+    assert name not in caplog.text
