@@ -278,13 +278,16 @@ class FedSegSlicerLogic(ScriptedLoadableModuleLogic):
         return FedSegSlicerParameterNode(super().getParameterNode())
 
     def volumeInView(self) -> "slicer.vtkMRMLScalarVolumeNode | None":
-        """Return the volume in the background of the slice views, else the scene's first, None without any."""
+        """Return the image in the background of the slice views, else the scene's first, None without any."""
+        from FedSegSlicerLib.VolumeExchange import isImage
+
         scene = slicer.mrmlScene
         for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
             shown = scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode").GetBackgroundVolumeID()
-            if shown and scene.GetNodeByID(shown) is not None:
+            if shown and isImage(scene.GetNodeByID(shown)):
                 return scene.GetNodeByID(shown)
-        return scene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        return next(filter(isImage, volumes), None)
 
     def makeSession(self) -> "object":
         """Return a WorkerSession run by Slicer's event loop; its worker starts with the first request."""

@@ -13,7 +13,7 @@ from .ResultPlace import FramePlace, ResultPlace, VolumePlace
 from .SegmentLogic import SegmentLogic, State
 from .SegmentTypes import Inspection, Outcome
 from .Signal import Signal
-from .VolumeExchange import knownModality
+from .VolumeExchange import isImage, knownModality
 from .WordsForPeople import modalityName
 from .WorkerSession import cancelledError
 
@@ -111,7 +111,7 @@ def entriesOfScene() -> list[Entry]:
     scene, entries = slicer.mrmlScene, []
     for number in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
         node = scene.GetNthNodeByClass(number, "vtkMRMLScalarVolumeNode")
-        if node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetHideFromEditors():
+        if not isImage(node):
             continue
         parts = _frames(node) or [(node, VolumePlace(node))]
         entries.append(Entry(node.GetName(), parts, node.GetID(), knownModality(node)))

@@ -72,6 +72,12 @@ def checkVolume(volumeNode: "slicer.vtkMRMLScalarVolumeNode | None") -> None:
         )
 
 
+def isImage(node: "slicer.vtkMRMLNode | None") -> bool:
+    """Return whether a node is an image that is listed, and no label map."""
+    isVolume = node is not None and node.IsA("vtkMRMLScalarVolumeNode")
+    return bool(isVolume and not node.IsA("vtkMRMLLabelMapVolumeNode") and not node.GetHideFromEditors())
+
+
 def goneError() -> UserError:
     """Return the error of a volume that was removed while it was needed."""
     return UserError("volume.gone", _("The volume was removed meanwhile."), _("Load it again."))

@@ -132,6 +132,17 @@ def test_the_volume_in_the_slice_view_is_preselected(open_panel):
     assert module.FedSegSlicerLogic().volumeInView() is shown
 
 
+def test_no_label_map_and_no_hidden_volume_is_preselected(open_panel):
+    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    hidden = slicer.util.addVolumeFromArray(np.ones((2, 3, 4), np.int16), name="hidden")
+    hidden.SetHideFromEditors(True)
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    composite.SetBackgroundVolumeID(labels.GetID())
+    assert module.FedSegSlicerLogic().volumeInView() is None
+    image = slicer.util.addVolumeFromArray(np.ones((2, 3, 4), np.int16), name="image")
+    assert open_panel().parameters.inputVolume is image
+
+
 def test_errors_are_shown_in_the_panel_with_code_and_remedy(open_panel):
     node = slicer.util.addVolumeFromArray(np.ones((2, 3, 4), np.int16))
     node.SetAndObserveTransformNodeID(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode").GetID())
