@@ -269,10 +269,11 @@ class FederationTab:
 
     def _updateJoining(self) -> None:
         ui, invitation = self.ui, self.logic.invitation
-        ui.fedInvitationLabel.setVisible(invitation is not None)
+        for widget in (ui.fedInvitationLabel, ui.fedPolicyCollapsibleButton):
+            widget.setVisible(invitation is not None)
         if invitation is not None:
             ui.fedInvitationLabel.text = invitationWords(invitation)
-            ui.fedInvitationLabel.toolTip = "\n".join(invitation["policy"])
+            ui.fedPolicyLabel.text = "\n".join(invitation["policy"])
         facts = self.logic.facts
         isBack = facts is not None and facts.isShutOut
         ui.fedNameLineEdit.enabled = not isBack

@@ -81,7 +81,6 @@ def invitationWords(told: dict[str, Any]) -> str:
         _("The coordinator's fingerprint, to be compared by telephone:"),
         fingerprintWords(told["fingerprint"]),
         *(html.escape(words) for words in told["words"]),
-        _("Rest the mouse here to read what may leave this site, and what may be asked of it."),
     ]
     return "<br>".join(lines)
 

@@ -32,9 +32,15 @@ def test_from_invitation_to_cases_settings_and_journal(open_federation, invitati
     assert not ui.fedJoinButton.enabled
     assert ui.fedJoinButton.toolTip == "Open the invitation first."
     assert not ui.fedTrainingCollapsibleButton.isVisible()
+    assert not ui.fedPolicyCollapsibleButton.isVisible()
     panel.picture(pictures / "federation-1-not-a-member.png")
     panel.open(invitation)
     assert "liver-study" in ui.fedInvitationLabel.text
+    ui.fedPolicyCollapsibleButton.collapsed = False  # and not in a tip, which no keyboard reaches
+    assert "Leaves the site: the model's tensors" in ui.fedPolicyLabel.text
+    assert "A server may ask for at most" in ui.fedPolicyLabel.text
+    assert ui.fedPolicyLabel.isVisible()
+    assert ui.fedPolicyLabel.focusPolicy & qt.Qt.TabFocus
     assert ui.fedJoinButton.toolTip == "Give your site a name."
     ui.fedNameLineEdit.setText("north")
     ui.fedToldLineEdit.setText("0000-0000-0000-0000-0000")
