@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from filelock import FileLock
 from gated_site import ask, entries, only_a_code, order, train
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from FedSegCore.federation.site.node import SiteProcesses
 from FedSegCore.federation.site.policy import SitePolicy, write_policy
 from FedSegCore.federation.site.schedule import next_change, within
 from FedSegCore.federation.site.state import site_state
-from FedSegCore.federation.site.status import SiteStatus, this_process, write_status
+from FedSegCore.federation.site.status import SiteStatus, is_running, this_process, write_status
 from FedSegCore.federation.site.trainer_keeper import wanted_settings
 
 Served = tuple[SiteFolder, bytes]
@@ -184,6 +185,19 @@ def standing(site: SiteFolder, **given: object) -> None:
     pid, started = this_process()
     told = {"pid": pid, "started": started, "processes": "connected", "was_connected": True, **given}
     write_status(site, SiteStatus.model_validate(told))
+
+
+def test_a_site_that_runs_is_found_also_after_its_clock_was_set(site: SiteFolder) -> None:
+    """Linux reckons when a process began from the present time: set by an hour, it is another process's start."""
+    _, started = this_process()
+    standing(site, started=started - 3600.0)
+    assert (is_running(site), site_state(site).running) == (False, False)
+    with FileLock(site.process_lock):
+        assert (is_running(site), site_state(site).running) == (True, True)
+        with pytest.raises(UsageError, match=r"site\.running"):
+            control.forget(site)
+        standing(site, started=started - 3600.0, processes="ended")
+        assert not is_running(site)
 
 
 def told(site: SiteFolder, **progress: object) -> None:

@@ -215,6 +215,11 @@ class SiteFolder:
         return self.path / "control.json"
 
     @property
+    def process_lock(self) -> Path:
+        """Lock that is held as long as a process looks after the site."""
+        return self.path / "site.lock"
+
+    @property
     def status_file(self) -> Path:
         """How the site's processes stand, also after they have ended; see ``site.state``."""
         return self.path / "status.json"

@@ -21,6 +21,7 @@ from FedSegCore.federation.site.status import ProcessesState, SiteStatus, read_s
 from FedSegCore.federation.site.trainer_keeper import TrainerKeeper
 
 _RETRY_S = 5.0
+_LOCK_S = 1.0  # who only asks whether it is held holds it for an instant
 _CUT_EVERY_S = 60.0
 _CERTIFICATE_RETRY_S = 30.0  # each try costs some two seconds of a core
 _COMPUTER, _CERTIFICATE = "site.computer", "site.wrong-certificate"
@@ -86,7 +87,7 @@ class SiteProcesses:
         self._was_connected = before is not None and before.was_connected
         self._last_message = None if before is None else before.last_message
         self._told: SiteStatus | None = None
-        self._alone = FileLock(folder.path / "site.lock", mode=0o600, thread_local=False)
+        self._alone = FileLock(folder.process_lock, mode=0o600, thread_local=False)
 
     def start_trainer(self) -> None:
         """Start the trainer, which takes longest, before there is anything to connect to.
@@ -104,7 +105,7 @@ class SiteProcesses:
             raise _runs_already()
         try:
             # held as long as this process looks after the site: two that start at once both find no status yet
-            self._alone.acquire(timeout=0)
+            self._alone.acquire(timeout=_LOCK_S)
         except Timeout as error:
             raise _runs_already() from error
         self._folder.empty_run()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from FedSegCore.federation.site.control import Halt, halt_now
 from FedSegCore.federation.site.folder import SiteFolder
-from FedSegCore.federation.site.status import ProcessesState, SiteStatus, read_status
+from FedSegCore.federation.site.status import ProcessesState, SiteStatus, is_looked_after, read_status
 
 StateName = Literal[
     "not-a-member",
@@ -74,7 +74,7 @@ def site_state(folder: SiteFolder | Path, now: datetime | None = None) -> SiteSt
     if not site.settings_file.exists():
         return SiteState("not-a-member", "This computer is not a member of a federation.", "Open an invitation.")
     status = read_status(site)
-    running = status is not None and status.processes != ProcessesState.ENDED and status.alive
+    running = status is not None and is_looked_after(site, status)
     halt = halt_now(site, now)
     if halt is not None and halt.code == "site.left":
         return SiteState("left", "This site has left the federation.", _COME_BACK, running=running)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Annotated
 
 import psutil
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.files import write_text
@@ -54,7 +55,7 @@ class SiteStatus(BaseModel):
 
     @property
     def alive(self) -> bool:
-        """Whether the process that wrote it still runs."""
+        """Whether the process that wrote it still runs, by the clock as it was; see ``is_looked_after``."""
         try:
             return abs(psutil.Process(self.pid).create_time() - self.started) < _CLOCK_S
         except psutil.Error:
@@ -77,7 +78,27 @@ def write_status(folder: SiteFolder, status: SiteStatus) -> None:
 def is_running(folder: SiteFolder) -> bool:
     """Return whether another process than this one looks after the site, or this one does."""
     status = read_status(folder)
-    return status is not None and status.processes != "ended" and status.alive
+    return status is not None and is_looked_after(folder, status)
+
+
+def is_looked_after(folder: SiteFolder, status: SiteStatus) -> bool:
+    """Return whether the process that wrote ``status`` still looks after the site.
+
+    Where the clock was set since it began, the system tells another start of the same process: then its lock counts.
+    """
+    return status.processes != ProcessesState.ENDED and (status.alive or _is_held(folder))
+
+
+def _is_held(folder: SiteFolder) -> bool:
+    if not folder.process_lock.exists():
+        return False
+    try:
+        with FileLock(folder.process_lock, timeout=0, mode=0o600):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that can only be read
+        return False
 
 
 def this_process() -> tuple[int, float]:
