@@ -18,6 +18,7 @@ from FedSegCore.federation.checks import check_made
 from FedSegCore.federation.config import FederationConfig
 from FedSegCore.federation.events import Event, EventKind, EventLog
 from FedSegCore.federation.incoming import Incoming
+from FedSegCore.federation.late_answers import LateAnswers
 from FedSegCore.federation.membership import Membership
 from FedSegCore.federation.messages import RoundOrder
 from FedSegCore.federation.open_round import OpenRound
@@ -30,7 +31,7 @@ from FedSegCore.federation.own_models import (
     without_expelled,
     without_namesakes,
 )
-from FedSegCore.federation.round_numbers import largest_share, mean_dice
+from FedSegCore.federation.round_numbers import answer_words, largest_share, mean_dice
 from FedSegCore.federation.state_store import DONE, GroupState, GroupStateStore, Member, SiteRound
 from FedSegCore.federation.tasks import training_task
 
@@ -100,6 +101,7 @@ class Group:
 
     def __post_init__(self) -> None:
         self._rule = build_rule(self.config.aggregation)
+        self._late = LateAnswers(self.grid, self.clock)
         self._wait_until = self.clock() + self.config.join_deadline_s
         self._away_until = self.clock() + self.config.return_deadline_s
         # a state that was done may have been given more rounds
@@ -129,6 +131,7 @@ class Group:
 
     def pull(self) -> bool:
         """Take in the answers that are there, one at a time; returns whether there were any."""
+        self._late.fetch()
         if self.round is None:
             return False
         taken = False
@@ -247,13 +250,9 @@ class Group:
                 self._tell_answered(row)
 
     def _tell_answered(self, row: SiteRound) -> None:
-        means = mean_dice(row.scores)
-        told = [] if row.loss is None else [f"loss {row.loss:.3f}"]
-        told += [f"Dice {fmean(means.values()):.2f}"] if means else []
-        told.append(f"{row.answer_seconds:.0f} s")
         self._tell(
             "site-answered",
-            f"{row.site} answered ({', '.join(told)})",
+            f"{row.site} answered ({answer_words(row)})",
             site=row.site,
             loss=row.loss,
             examples=row.examples,
@@ -261,7 +260,7 @@ class Group:
             bytes=row.bytes_received,
             payload_bytes=row.payload_bytes,
             seconds=row.answer_seconds,
-            scores=means,
+            scores=mean_dice(row.scores),
         )
 
     def _try_close(self, current: OpenRound) -> bool:
@@ -285,7 +284,7 @@ class Group:
         return True
 
     def _fail_all(self, current: OpenRound, names: list[str], code: str) -> None:
-        current.give_up_on(names)
+        self._late.expect(current.give_up_on(names))
         for name in names:
             if code == "site.late":
                 self.members.sites[name].came_late()

@@ -137,10 +137,12 @@ class OpenRound:
         """Return awaited sites that have introduced themselves anew: a node answers in turn, so the order was lost."""
         return [name for name in self.waiting.values() if sites[name] is not self.asked[name]]
 
-    def give_up_on(self, sites: Iterable[str]) -> None:
-        """Wait for ``sites`` no longer."""
+    def give_up_on(self, sites: Iterable[str]) -> list[str]:
+        """Wait for ``sites`` no longer; returns the ids of their orders."""
         gone = set(sites)
+        given_up = [message_id for message_id, site in self.waiting.items() if site in gone]
         self.waiting = {message_id: site for message_id, site in self.waiting.items() if site not in gone}
+        return given_up
 
     def _drop(self, found: Mapping[str, str], latest: SiteRound | None = None) -> list[SiteRound]:
         """Turn the rows of sites in ``found`` into failures; returns these and ``latest``."""
