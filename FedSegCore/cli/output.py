@@ -1,5 +1,6 @@
 """What a command prints: words for people on stderr, one JSON object as the last line of stdout for programs."""
 
+import errno
 import json
 import signal
 import sys
@@ -16,7 +17,21 @@ from rich.progress import Progress as Bar
 
 from FedSegCore.common.progress import Progress, ProgressCallback
 
-console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class _SteadyConsole(Console):
+    """Loses words where the disk that they go to is full: who looks after a site for months must not end over that."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        try:
+            super().print(*objects, **how)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+
+
+console = _SteadyConsole(stderr=True, highlight=False, markup=False, emoji=False)
 """For people: progress, tables, messages (stderr, so that stdout stays machine-readable).
 
 Words are shown as they are, brackets and all, since they hold what others wrote. Colour comes as ``rich.text.Text``.

@@ -1,6 +1,8 @@
 """What must not end, block or fool a role that runs for months: full disks, two starts at once, leftovers, readers."""
 
 import asyncio
+import errno
+import io
 import os
 import shutil
 import socket
@@ -21,6 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from tiny_deployment import alive
 
+from FedSegCore.cli import output
 from FedSegCore.common.errors import CannotDoHereError
 from FedSegCore.common.files import write_text
 from FedSegCore.federation import superexec
@@ -344,3 +347,23 @@ def test_a_request_is_not_read_beyond_a_bound_whoever_sends_it(monkeypatch: pyte
 
     assert asyncio.run(ask()) == [200, 413, 200, 200, 404]
     assert read == [1000, 1000, -1]
+
+
+class FullDisk(io.StringIO):
+    """A log on a disk that refuses with ``number``."""
+
+    number = errno.ENOSPC
+
+    def write(self, _: str) -> int:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+def test_words_that_find_no_room_end_nobody() -> None:
+    """A site in the background prints into its own folder."""
+    full = FullDisk()
+    console = type(output.console)(file=full)
+    console.print("the answer was sent")
+    console.print("again")
+    full.number = errno.EIO
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        console.print("something else is wrong")
