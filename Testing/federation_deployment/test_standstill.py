@@ -94,6 +94,30 @@ def test_a_run_outlives_the_sleep_of_its_computer(tmp_path: Path, passing: Passi
     assert sub_status(state, task) == "failed"
 
 
+def test_a_run_outlives_a_disk_that_is_full_for_minutes(
+    tmp_path: Path, passing: Passing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outlive_standstills(lambda: passing.now.timestamp())
+    state, task, token = running_task(tmp_path)
+    asked_for(state, passing, 40)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("database or disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(sql_corestate, "update", refuse)
+        for _ in range(60):
+            passing.let(2.0)
+            with pytest.raises(OSError, match="full"):
+                state.acknowledge_task_heartbeat(task)
+            # once a heartbeat was lost, nobody is told that the task is over
+            with pytest.raises(OSError, match="full"):
+                state.get_task_by_token(token)
+    assert state.get_task_by_token(token)
+    assert state.acknowledge_task_heartbeat(task)
+    assert sub_status(state, task) == ""
+
+
 def test_where_tasks_could_not_be_given_time_it_is_tried_again() -> None:
     now, tried = [1000.0], []
 

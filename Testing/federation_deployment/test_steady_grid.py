@@ -10,13 +10,14 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, AcquireTaskResponse
+from flwr.supercore.heartbeat import make_task_heartbeat_fn_http
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime.runtime_http_client import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from FedSegCore.federation.site.supernode import keep_heart_beating
+from FedSegCore.federation.heartbeats import keep_heart_beating
 from FedSegCore.federation.steady_grid import SteadyGrid
 from FedSegCore.federation.superexec import steady_client
 
@@ -151,6 +152,24 @@ def test_a_heart_goes_on_beating_where_superlinks_disk_is_full() -> None:
                 with pytest.raises(refusal):
                     client.SendNodeHeartbeat(SendNodeHeartbeatRequest())
             assert not client.SendNodeHeartbeat(SendNodeHeartbeatRequest()).success
+        server.shutdown()
+
+
+def test_a_server_apps_heart_beats_on_through_answers_of_5xx() -> None:
+    """At the first one Flower's thread ended; the run was taken for dead a minute later."""
+
+    class Client(RuntimeHttpClient):
+        """Flower's, whose own method stays as it is."""
+
+    keep_heart_beating(Client, "SendTaskHeartbeat")
+    with ThreadingHTTPServer(("127.0.0.1", 0), TaskServer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        TaskServer.codes = [500, 507, 401]
+        with Client.from_server_address(f"127.0.0.1:{server.server_port}", True, None, interceptors=[]) as client:
+            beat = make_task_heartbeat_fn_http(client)
+            assert [beat(), beat()] == [False, False]  # tried again
+            with pytest.raises(httpx.HTTPStatusError):
+                beat()
         server.shutdown()
 
 

@@ -7,12 +7,14 @@ from typing import Any
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.bundle import bundle_digest, thin_bundle
 from FedSegCore.federation.flower_version import require_flower
+from FedSegCore.federation.heartbeats import keep_heart_beating
 from FedSegCore.federation.process_group import follow_parent
 from FedSegCore.federation.superexec import begin, task_arguments
 
 _NEEDED = {
     "flwr.superlink.runtime.run_serverapp": ("install_from_fab",),
     "flwr.superlink.cli.flwr_serverapp": ("flwr_serverapp",),
+    "flwr.supercore.runtime": ("RuntimeHttpClient",),
 }
 
 
@@ -21,7 +23,8 @@ def main() -> None:
     arguments = task_arguments()
     # Flower looks after its parent too, but only once everything is imported, and by asking politely
     follow_parent(arguments.parent_pid)
-    runtime, cli = require_flower(_NEEDED)
+    runtime, cli, clients = require_flower(_NEEDED)
+    keep_heart_beating(clients.RuntimeHttpClient, "SendTaskHeartbeat")
     install = runtime.install_from_fab
 
     def install_ours(content: bytes, *args: Any, **kwargs: Any) -> Path:

@@ -1,7 +1,7 @@
-"""SuperLink on a computer that stood still: asleep, saved or moved as a virtual machine, or with a clock set ahead.
+"""SuperLink that stood still: its computer slept, was saved or moved as a virtual machine, or its disk was full.
 
 Flower takes a run for dead whose server app has not told for a minute that it lives. Where SuperLink itself was not
-there to be told, that says nothing: a coordinator that slept had lost its run, though the server app was well.
+there to be told, or could not write it down, that says nothing: the server app was well, and its run was lost.
 """
 
 import threading
@@ -39,8 +39,16 @@ class Standstill:
         self._last = float("-inf")
         self._lock = threading.RLock()
 
+    def in_trouble(self) -> None:
+        """Note that the state could not be used: what tasks told meanwhile is lost, as if nobody had been there."""
+        with self._lock:
+            self._last = float("-inf")
+
     def look(self, state: Any) -> None:
-        """Look how long it is since the last call; whoever calls meanwhile waits."""
+        """Look how long it is since the last call; whoever calls meanwhile waits.
+
+        What ``prolong`` raises is raised on: an answer of 5xx is tried again, one that the task is unknown is not.
+        """
         with self._lock:
             now = self._clock()
             if now - self._last > GAP_S:
@@ -64,7 +72,11 @@ def outlive_standstills(clock: Callable[[], float] = time.time) -> None:
 def _after(standstill: Standstill, method: Callable[..., Any]) -> Callable[..., Any]:
     def looked(self: Any, *args: Any, **kwargs: Any) -> Any:
         standstill.look(self)
-        return method(self, *args, **kwargs)
+        try:
+            return method(self, *args, **kwargs)
+        except Exception:
+            standstill.in_trouble()
+            raise
 
     return looked
 

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from FedSegCore.common.errors import FedSegError
 from FedSegCore.federation.bounded_pull import SLACK_BYTES, Pull, PulledTooMuchError, bounded_pull
 from FedSegCore.federation.bundle import bundle_digest
 from FedSegCore.federation.client_app import SITE_KEY
 from FedSegCore.federation.flower_version import require_flower
+from FedSegCore.federation.heartbeats import keep_heart_beating
 from FedSegCore.federation.process_group import end_with, follow_parent
 from FedSegCore.federation.site.budget import has_room
 from FedSegCore.federation.site.folder import SiteFolder
@@ -69,29 +68,6 @@ def bounded(folder: SiteFolder, pull_objects: Pull) -> Pull:
             raise
 
     return pull
-
-
-def keep_heart_beating(client: type[Any]) -> None:
-    """Let Flower's Fleet client try a heartbeat again that was answered by 5xx (a full disk, a locked database).
-
-    Flower's heartbeat thread ends for good at such an answer: the site would go on asking for messages, and be taken
-    for gone until its SuperNode is started anew.
-
-    Args:
-        client: ``FleetHttpClient``; its method is replaced.
-    """
-    send = client.SendNodeHeartbeat
-
-    def steady(self: Any, request: Any) -> Any:
-        try:
-            return send(self, request)
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
-                raise
-            # as if it could not be reached, which Flower tries again
-            raise httpx.TransportError("the server is in trouble") from error
-
-    client.SendNodeHeartbeat = steady
 
 
 class AnswerInHand:
