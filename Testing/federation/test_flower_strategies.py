@@ -10,7 +10,9 @@ from numpy.testing import assert_allclose
 
 from FedSegCore.common.errors import BadInputError
 from FedSegCore.federation.aggregation.flower_strategy import STRATEGIES, FlowerStrategy
+from FedSegCore.federation.aggregation.registry import build_rule
 from FedSegCore.federation.aggregation.rule import SiteUpdate
+from FedSegCore.federation.config import AggregationConfig
 
 GROUP = {"w": np.full(3, 1.0, np.float32), "counter": np.asarray(4, np.int64)}
 
@@ -82,6 +84,80 @@ def test_fedavgm_remembers_its_momentum():
     second = run(FlowerStrategy("FedAvgM", arguments), updates(3.0), first.group_model, first.rule_state)
     assert_allclose(first.group_model["w"], 2.0)
     assert_allclose(second.group_model["w"], 3.5)
+
+
+def normed(weight: float, variance: float, tracked: int = 0) -> dict:
+    return {
+        "bn.weight": np.full(2, weight, np.float32),
+        "bn.running_mean": np.full(2, variance / 2, np.float32),
+        "bn.running_var": np.full(2, variance, np.float32),
+        "bn.num_batches_tracked": np.asarray(tracked, np.int64),
+    }
+
+
+@pytest.mark.parametrize("policy", ["share", "local"])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("FedAdam", {}),
+        ("FedYogi", {}),
+        ("FedAdagrad", {}),
+        ("FedAvgM", {"server_momentum": 0.9}),
+        ("QFedAvg", {"q": 0.2, "client_learning_rate": 0.1}),
+    ],
+)
+def test_an_optimiser_of_the_server_leaves_running_statistics_to_the_mean(name, arguments, policy):
+    """Stepped like weights, small variances became negative within a few rounds, and the network gave no numbers."""
+    options = {"strategy": name, "arguments": arguments, "batch_norm": policy}
+    group, state = normed(1.0, 0.3), {}
+    for _ in range(6):
+        rule = build_rule(AggregationConfig(rule="flower", options=options))
+        rule.begin(group, state, {})
+        rule.fold(SiteUpdate("a", normed(2.0, 0.02, 5), 1, loss=0.5))
+        rule.fold(SiteUpdate("b", normed(3.0, 0.06, 7), 3, loss=0.5))
+        made = rule.finish()
+        group, state = made.group_model, made.rule_state
+        assert_allclose(group["bn.running_var"], 0.05, rtol=1e-6)
+        assert_allclose(group["bn.running_mean"], 0.025, rtol=1e-6)
+        assert group["bn.num_batches_tracked"] == 7
+    # what it remembers is of weights alone, and they are stepped
+    assert not [key for key in state if key.startswith("flower/") and "running" in key]
+    assert (group["bn.weight"] > 1.0).all()
+
+
+def test_a_robust_strategy_keeps_running_statistics_to_itself():
+    """A mean beside it would let a single site move them."""
+    rule = FlowerStrategy("FedMedian")
+    rule.begin(normed(1.0, 0.3), {}, {})
+    for site, variance in (("a", 0.1), ("b", 0.2), ("c", 1e6)):
+        rule.fold(SiteUpdate(site, normed(2.0, variance), 10))
+    assert_allclose(rule.finish().group_model["bn.running_var"], 0.2)
+
+
+def test_a_run_of_before_goes_on_without_the_statistics_moments():
+    """Moments of BatchNorm's statistics in a rule's state are left; FedAvgM's list, which has no names, begins anew."""
+    old = {"flower/round": np.asarray(3)}
+    old |= {f"flower/m_t/{key}": np.full(2, 0.5) for key in ("bn.weight", "bn.running_mean", "bn.running_var")}
+    old |= {f"flower/v_t/{key}": np.full(2, 0.5) for key in ("bn.weight", "bn.running_mean", "bn.running_var")}
+    old |= {f"flower/momentum_vector/{n}": np.full(2, 0.5) for n in range(3)}
+    for name in ("FedAdam", "FedAvgM"):
+        rule = FlowerStrategy(name, {"server_momentum": 0.5} if name == "FedAvgM" else {})
+        rule.begin(normed(1.0, 0.3), old, {})
+        rule.fold(SiteUpdate("a", normed(2.0, 0.1), 1))
+        made = rule.finish()
+        assert_allclose(made.group_model["bn.running_var"], 0.1)
+        assert np.isfinite(made.group_model["bn.weight"]).all()
+
+
+@pytest.mark.parametrize("name", ["FedAvg", "FedAdam"])
+def test_noise_of_the_server_covers_running_statistics_and_makes_no_variance_negative(name):
+    rule = FlowerStrategy(name, clipping_norm=1.0, noise_multiplier=5.0)
+    rule.begin(normed(1.0, 0.01), {}, {})
+    for site in "abc":
+        rule.fold(SiteUpdate(site, normed(1.1, 0.01), 1))
+    made = rule.finish().group_model
+    assert (made["bn.running_var"] >= 0.0).all()
+    assert not np.allclose(made["bn.running_mean"], 0.005, atol=1e-3)
 
 
 def test_private_clipping_bounds_every_sites_update():

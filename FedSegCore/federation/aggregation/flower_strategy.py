@@ -9,7 +9,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -20,7 +20,8 @@ from flwr.serverapp import strategy as flower
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.errors import BadInputError
-from FedSegCore.federation.aggregation.folding import is_averaged
+from FedSegCore.federation.aggregation.fedgs import trained_names
+from FedSegCore.federation.aggregation.folding import WeightedSum, is_averaged
 from FedSegCore.federation.aggregation.robust import StoringRule
 from FedSegCore.federation.aggregation.rule import Aggregate, Arrays, SiteUpdate
 
@@ -40,6 +41,9 @@ STRATEGIES = (
 )
 """Strategies whose server side works on models, example counts and training losses alone. FedProx's term is the sites'
 work (``training.proximal``); its server side is FedAvg."""
+
+OPTIMISERS = ("FedAdagrad", "FedAdam", "FedAvgM", "FedYogi", "QFedAvg")
+"""Those that take a step beyond what the sites sent, which would make a variance of BatchNorm negative."""
 
 _Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 _Rate = Annotated[float, Field(gt=0.0, le=1e6)]
@@ -72,6 +76,9 @@ _LIST = "momentum_vector"
 class FlowerStrategy(StoringRule):
     """One of ``STRATEGIES`` behind the rule protocol.
 
+    Running statistics (BatchNorm), which no optimiser steps, are the example-weighted mean where the strategy is one of
+    ``OPTIMISERS`` and nothing is clipped; a variance that clipping's noise would make negative is 0.
+
     Args:
         name: the strategy.
         arguments: its numbers (``eta``, ``beta``, ``num_malicious_nodes`` …); QFedAvg must be given its
@@ -103,6 +110,10 @@ class FlowerStrategy(StoringRule):
     def _start(self) -> None:
         super()._start()
         self._losses = {}
+        self._others = WeightedSum()
+        statistics = {name for name, array in self.model.items() if is_averaged(array)} - trained_names(self.model)
+        # where the server clips and adds noise, nothing goes past it
+        self._aside = statistics if self._name in OPTIMISERS and self._clipping is None else set()
 
     def _take(self, update: SiteUpdate) -> None:
         if self._name == "QFedAvg" and (update.loss is None or update.loss < 0.0):
@@ -114,15 +125,17 @@ class FlowerStrategy(StoringRule):
             raise ValueError("the update is zero and cannot be clipped")
         super()._take(update)
         self._losses[update.site] = update.loss or 0.0
+        if update.num_examples > 0:
+            self._others.add({name: update.weights[name] for name in self._aside}, update.num_examples)
 
     def _close(self) -> Aggregate:
         if len(self._sites) < self._fewest:
             raise ValueError(f"{self._name} needs {self._fewest} answers, {len(self._sites)} were of use")
-        floats = {name: array for name, array in self.model.items() if is_averaged(array)}
+        floats = {name: array for name, array in self.model.items() if is_averaged(array) and name not in self._aside}
         number = int(self.state.get(_ROUND, np.zeros(()))) + 1
         with _flower_silent():
             strategy = self._make(fraction_train=0.0, **self._arguments)
-            _restore(strategy, self.state)
+            _restore(strategy, self.state, floats.keys())
             outer = self._private(strategy)
             # with fraction_train 0 nothing is sampled; the strategy only learns the model of the round
             outer.configure_train(number, _record(floats), ConfigRecord(), None)
@@ -130,6 +143,8 @@ class FlowerStrategy(StoringRule):
         if record is None:
             return Aggregate(self.model, rule_state=self.state)
         made = {name: np.asarray(record[name].numpy(), dtype=array.dtype) for name, array in floats.items()}
+        made |= self._others.mean(self.model)
+        made |= {name: np.maximum(array, 0) for name, array in made.items() if name.endswith("running_var")}
         return Aggregate(self._whole(made), rule_state={_ROUND: np.asarray(number), **_remember(strategy)})
 
     def _private(self, strategy: flower.Strategy) -> flower.Strategy:
@@ -214,15 +229,16 @@ def _metadata() -> Metadata:
     )
 
 
-def _restore(strategy: flower.Strategy, state: Arrays) -> None:
+def _restore(strategy: flower.Strategy, state: Arrays, names: Collection[str]) -> None:
+    """Give the strategy what it remembered of the tensors called ``names``, which are all it is given now."""
     for attribute in _DICTS:
         prefix = f"flower/{attribute}/"
-        found = {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
+        found = {name: state[prefix + name] for name in names if prefix + name in state}
         if found:
             setattr(strategy, attribute, found)
     prefix = f"flower/{_LIST}/"
     numbered = sorted((int(key.removeprefix(prefix)), key) for key in state if key.startswith(prefix))
-    if numbered:
+    if len(numbered) == len(names):
         setattr(strategy, _LIST, [state[key] for _, key in numbered])
 
 
