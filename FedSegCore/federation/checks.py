@@ -121,6 +121,10 @@ def check_result(report: RoundReport, weights: Arrays, extras: Arrays, model: Ar
     if report.round_number != round_number:
         raise BadInputError("reply.round", f"It answers round {report.round_number}.", _REMEDY)
     check_tensors(weights, extras, model, "reply")
+    for name in weights:
+        # averaged into BatchNorm's variances of the group it would leave a model that gives nothing
+        if name.endswith("running_var") and float(np.min(weights[name], initial=0.0)) < 0.0:
+            raise BadInputError("reply.variance", f"Tensor {name!r} holds a variance below 0.", _REMEDY)
 
 
 def check_extras(extras: Arrays, model: Arrays, training: TrainingConfig) -> None:

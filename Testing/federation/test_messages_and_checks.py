@@ -205,6 +205,17 @@ class TestServerChecks:
         sent = {**MODEL, **weights}
         assert code_of(lambda: check_result(self.report(**report), sent, extras, MODEL, 2)) == code
 
+    def test_a_variance_below_zero_is_refused(self):
+        """One site's would make the group's negative, and the model give nothing, however small its share."""
+        model = {**MODEL, "bn.running_mean": np.zeros(2, np.float32), "bn.running_var": np.ones(2, np.float32)}
+        for name, value, code in (("bn.running_mean", -9.0, ""), ("bn.running_var", 0.0, ""),
+                                  ("bn.running_var", -1e-3, "reply.variance")):  # fmt: skip
+            sent = {**model, name: np.array([1.0, value], np.float32)}
+            if code:
+                assert code_of(lambda sent=sent: check_result(self.report(), sent, {}, model, 2)) == code
+            else:
+                check_result(self.report(), sent, {}, model, 2)
+
     @pytest.mark.parametrize(
         ("report", "code"),
         [
