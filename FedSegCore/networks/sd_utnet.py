@@ -22,6 +22,19 @@ REDUCED = 32
 KL_WEIGHT = 0.01
 
 
+class _BatchNormOfFew(torch.nn.BatchNorm1d):
+    """BatchNorm over a batch's vectors; a single one, which has no spread, is normalised by the running statistics.
+
+    Memory may leave room for one image a step only.
+    """
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return (N, numbers) of the same shape."""
+        if self.training and len(vectors) == 1:
+            return functional.batch_norm(vectors, self.running_mean, self.running_var, self.weight, self.bias)
+        return super().forward(vectors)
+
+
 class ModalityEncoder(torch.nn.Module):
     """Four conv3x3/2 (16, 32, 64, 128) with norm and LeakyReLU, a full connection to 32, then μ and log σ² in R^8.
 
@@ -43,7 +56,7 @@ class ModalityEncoder(torch.nn.Module):
         self.body = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(REDUCED), torch.nn.Flatten())
         self.squeeze = torch.nn.Sequential(
             torch.nn.Linear(128 * REDUCED * REDUCED, 32),
-            torch.nn.BatchNorm1d(32) if norm == "batch" else torch.nn.LayerNorm(32),
+            _BatchNormOfFew(32) if norm == "batch" else torch.nn.LayerNorm(32),
             torch.nn.LeakyReLU(),
         )
         self.mean = torch.nn.Linear(32, STYLE)

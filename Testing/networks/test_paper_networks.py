@@ -137,6 +137,29 @@ def test_sd_utnets_own_loss_by_its_parts():
     torch.testing.assert_close(logits, network(image))
 
 
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_single_image_can_be_trained_on_with_batch_norm(name):
+    """A batch of one, or what memory leaves of a larger one; SD-UTNet normalises 32 numbers over the batch."""
+    torch.manual_seed(7)
+    network = build_network(config(name, norm="batch")).train()
+    logits, own = forward_for_training(network, torch.randn(1, 1, 32, 32))
+    (logits.square().mean() + own).backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_sd_utnets_norm_over_the_batch_is_batch_norm_from_two_images_on():
+    torch.manual_seed(8)
+    squeeze = build_network(config("sd_utnet", norm="batch")).train().modality.squeeze[1]
+    plain = torch.nn.BatchNorm1d(32)
+    plain.load_state_dict(squeeze.state_dict())
+    for images in (2, 3, 5):
+        vectors = torch.randn(images, 32)
+        torch.testing.assert_close(squeeze(vectors), plain(vectors))
+    torch.testing.assert_close(squeeze.running_var, plain.running_var)
+    alone = torch.randn(1, 32)
+    torch.testing.assert_close(squeeze(alone), plain.eval()(alone))
+
+
 def test_pretrained_densenet_weights(tmp_path):
     torch.manual_seed(5)
     donor = DenseNet121(spatial_dims=2, in_channels=3, out_channels=1)
