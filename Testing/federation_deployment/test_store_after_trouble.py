@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,19 @@ def test_a_consent_needs_a_name(empty_site: SiteFolder, store: CohortStore, give
     with pytest.raises(UsageError, match=r"store\.consent-name"):
         store.consent(case.case, wrong)
     assert not store.case(case.case).consented
+
+
+def test_a_consent_is_not_given_on_a_day_to_come(
+    empty_site: SiteFolder, store: CohortStore, given: Path, fedseg
+) -> None:
+    tomorrow = date.today() + timedelta(days=1)
+    files = (given / "image.nrrd", given / "labels.seg.nrrd")
+    order = ("site", "cohort", "add", empty_site.path, *files, "--patient", "p", "--consent-by", "Dr. House")
+    refused = fedseg(*order, "--on", str(tomorrow))
+    assert (refused.code, "store.consent-day" in refused.err) == (2, True), refused.err
+    assert store.index().cases == ()
+    case = store.add(offer(given))
+    with pytest.raises(UsageError, match=r"store\.consent-day"):
+        store.consent(case.case, "Dr. House", tomorrow)
+    assert not store.case(case.case).consented
+    assert store.consent(case.case, "Dr. House", date.today()).consented

@@ -41,7 +41,11 @@ class Consent(BaseModel):
 
 
 def consent_of(by: str, given: date | None = None) -> Consent:
-    """Return a new consent, of today unless ``given`` says another day; raises UsageError ``store.consent-name``."""
+    """Return a new consent, of today unless ``given`` says another day.
+
+    Raises:
+        UsageError: ``store.consent-name``; ``store.consent-day``: that day has not come yet.
+    """
     name = by.strip()
     if not 1 <= len(name) <= MOST_NAME:
         raise UsageError(
@@ -49,7 +53,14 @@ def consent_of(by: str, given: date | None = None) -> Consent:
             "A consent needs the name of who gives or records it.",
             f"Give one of at most {MOST_NAME} letters.",
         )
-    return Consent(by=name, given=given or date.today())
+    today = date.today()
+    if given is not None and given > today:
+        raise UsageError(
+            "store.consent-day",
+            f"The consent is dated {given}, and that day has not come yet.",
+            "Give the day on which it was given.",
+        )
+    return Consent(by=name, given=given or today)
 
 
 class StoredCase(BaseModel):

@@ -122,7 +122,8 @@ class CohortStore:
 
         Raises:
             CaseRefusedError: what was found keeps it out.
-            UsageError: ``store.own-cohort``: the site trains on a cohort file of its own; ``store.consent-name``.
+            UsageError: ``store.own-cohort``: the site trains on a cohort file of its own; ``store.consent-name``,
+                ``store.consent-day``.
             BadInputError: as ``check``.
             CannotDoHereError: it cannot be written.
         """
@@ -172,7 +173,8 @@ class CohortStore:
         """Note the consent to train on a case: it takes part from the next round on.
 
         Raises:
-            UsageError: ``store.no-such-case``, ``store.consent``: there is consent already, ``store.consent-name``.
+            UsageError: ``store.no-such-case``, ``store.consent``: there is consent already, ``store.consent-name``,
+                ``store.consent-day``.
         """
         agreed = consent_of(by, given)
         with self._locked():
