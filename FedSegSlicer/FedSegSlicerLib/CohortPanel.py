@@ -121,6 +121,7 @@ class CohortPanel:
         table = self.ui.fedNamingTable
         table.setRowCount(len(structures))
         self._choices, self._values = {}, {}
+        before = self.ui.fedPatientLineEdit  # the Tab key goes from there through the table
         for row, structure in enumerate(structures):
             table.setItem(row, 0, qt.QTableWidgetItem(structure))
             values, known = [None, NOT_ANNOTATED, *([name] for name in segments)], stored.get(structure)
@@ -131,6 +132,8 @@ class CohortPanel:
             choice.setToolTip(_("Which of your segments is {structure}.").format(structure=structure))
             choice.connect("currentIndexChanged(int)", lambda _index: self.update())
             table.setCellWidget(row, 1, choice)
+            qt.QWidget.setTabOrder(before, choice)
+            before = choice
             self._choices[structure], self._values[structure] = choice, [*values, *others]
         fitTable(table, MOST_ROWS)
 

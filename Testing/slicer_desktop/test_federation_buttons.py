@@ -72,6 +72,18 @@ def test_a_case_that_looks_wrong_is_added_by_who_has_looked_and_its_consent_is_t
     assert ui.fedConsentDateEdit.date == qt.QDate(2021, 4, 1)  # a day that was chosen stays
 
 
+def test_the_tab_key_goes_from_the_patient_through_the_structures_to_the_check(panel):
+    panel.choose_case()  # the choices are made anew; the former ones go with the next turn of the event loop
+    QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+    panel.ui.fedPatientLineEdit.setFocus()
+    reached = []
+    for _step in range(7):
+        reached.append(QtWidgets.QApplication.focusWidget())
+        QTest.keyClick(reached[-1], QtCore.Qt.Key.Key_Tab)
+    choices = [choice._qt_object for choice in panel.tab.cohort._choices.values()]
+    assert reached == [panel.ui.fedPatientLineEdit._qt_object, *choices, panel.ui.fedCheckCaseButton._qt_object]
+
+
 def test_the_check_names_each_layer_and_its_table_is_read_by_keyboard(panel):
     ui = panel.ui
     ui.fedCheckCollapsibleButton.collapsed = False
