@@ -283,8 +283,8 @@ class SegmentTab:
 
     def _onWorkerStarted(self, problem: UserError | None) -> None:
         self._choices.devices = list(self.logic.session.devices)
-        if problem is not None:
-            self._showError(problem)
+        if problem is not None or (self._error is not None and self._error.code.startswith("runtime.")):
+            self._showError(problem)  # also that there is a runtime that will do now
         self._update()
 
     def _onProgress(self, progress: Progress) -> None:

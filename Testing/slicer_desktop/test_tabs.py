@@ -3,6 +3,8 @@
 import pytest
 import slicer
 from FedSegSlicerLib.Errors import UserError
+from FedSegSlicerLib.RuntimeLocator import otherVersionError
+from scene_helpers import load_volume
 
 pytestmark = pytest.mark.slicer
 
@@ -46,3 +48,17 @@ def test_a_missing_runtime_is_told_no_longer_than_it_is_missing(open_panel):
     panel.widget._onRuntimeChanged()
     assert "No room." in panel.ui.fedMessageLabel.text
     assert tabs[1]._error is not None
+
+
+def test_a_runtime_of_another_version_is_told_no_longer_than_it_is_there(open_panel, patients):
+    load_volume(patients["CT"], "CT abdomen")
+    panel = open_panel()
+    panel.ready()
+    panel.logic.session.started.emit(otherVersionError("0.0.1"))
+    assert "0.0.1" in panel.ui.messageLabel.text
+    panel.logic.failed.emit(UserError("image.constant", "It is empty.", "Choose another."))
+    panel.logic.session.started.emit(None)
+    assert "It is empty." in panel.ui.messageLabel.text  # which is no fault of the runtime's
+    panel.logic.session.started.emit(otherVersionError("0.0.1"))
+    panel.logic.session.started.emit(None)  # it was updated
+    assert not panel.ui.messageLabel.isVisible()
