@@ -11,6 +11,7 @@ from .SegmentationResult import (
     Former,
     findResult,
     keepNamesAndColors,
+    placeBeside,
     placeResult,
     resultName,
     show,
@@ -161,6 +162,7 @@ class FramePlace:
             return  # somebody has removed it
         image, result = (self._browser.GetProxyNode(sequence) for sequence in (self._images, results))
         if image is not None and result is not None:
+            placeBeside(result, image)
             result.CreateDefaultDisplayNodes()
             yield from show(result, image, pieces)
 

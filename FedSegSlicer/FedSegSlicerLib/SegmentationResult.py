@@ -126,8 +126,7 @@ def placeResult(
         keepNamesAndColors(former.segmentation, segmentation)
         _exchange(node, segmentation)
     Former(node, segmentation, release).sayWhatItIs(node)
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
-    _placeBeside(node, volumeNode)
+    placeBeside(node, volumeNode)
     return former
 
 
@@ -191,7 +190,9 @@ def _tag(segment: "slicer.vtkSegment", name: str) -> str:
     return str(text) if segment.GetTag(name, text) else ""
 
 
-def _placeBeside(node: "slicer.vtkMRMLSegmentationNode", volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> None:
+def placeBeside(node: "slicer.vtkMRMLSegmentationNode", volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> None:
+    """Give a result the volume's reference geometry, and its place beside it in the subject hierarchy."""
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
     volumeItem = hierarchy.GetItemByDataNode(volumeNode)
     if volumeItem == hierarchy.GetInvalidItemID():

@@ -73,6 +73,21 @@ def test_the_result_of_the_moment_that_is_shown_is_shown(heart):
     assert tables[0] != tables[1]
 
 
+def test_what_plays_along_has_the_images_geometry_and_lies_beside_it(heart):
+    image = heart.browser.GetProxyNode(heart.images)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
+    hierarchy.CreateItem(study, image)
+    heart.run()
+    result = heart.browser.GetProxyNode(resultSequence(heart.images))
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result)) == study
+    assert result.GetNodeReference(result.GetReferenceImageGeometryReferenceRole()) is image
+    geometry = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+    for moment in range(2):
+        heart.go(moment)
+        assert heart.shown().GetConversionParameter(geometry)
+
+
 def test_names_colors_and_undo_belong_to_a_moment(heart):
     ui = heart.panel.ui
     heart.run()
