@@ -131,6 +131,11 @@ def setWindow(display: "slicer.vtkMRMLScalarVolumeDisplayNode", window: tuple[fl
     display.SetWindowLevel(max(window[1] - window[0], 1e-6), (window[0] + window[1]) / 2)
 
 
+def windowAround(snapshot: VolumeSnapshot, k: int, reach: int) -> tuple[float, float]:
+    """Return what is worth showing of the slices around slice k; see ``telling``."""
+    return telling(snapshot.array[max(0, k - 1) : k + 2], reach)
+
+
 def telling(slab: "Any", reach: int) -> tuple[float, float]:
     """Return the range of values worth showing of some slices (k, j, i[, c]), without the rim that padding spoils."""
     import numpy as np

@@ -8,7 +8,8 @@ from slicer.i18n import tr as _
 
 from .Errors import UserError
 from .SampleVolumes import factsOf
-from .SeeLogic import SeeLogic, SeeState
+from .SeeLogic import SeeLogic
+from .SeeTypes import SeeState
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode

@@ -1,7 +1,7 @@
 """What the See tab does, without Qt: samples of GIN beside the original, kept ones, and settings for training."""
 
 import base64
-import enum
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +21,20 @@ from .SampleVolumes import (
     keepAsVolume,
     setVoxels,
     showLike,
-    telling,
     volumeClass,
+    windowAround,
 )
-from .SeeTypes import GinSettings, Look, Sample, Scene, Step
+from .SeeTypes import GinSettings, Look, Sample, Scene, SeeState, Step
 from .Signal import Signal
-from .VolumeExchange import VolumeExchange, VolumeSnapshot, checkVolume, goneError, knownModality, unwritable
+from .VolumeExchange import (
+    VolumeExchange,
+    VolumeSnapshot,
+    checkVolume,
+    goneError,
+    knownModality,
+    ofTemporaryFolder,
+    unwritable,
+)
 from .WorkerProcess import CallLater
 from .WorkerSession import Request, WorkerSession, cancelledError
 
@@ -35,13 +43,6 @@ if TYPE_CHECKING:
 
 GIVE_UP_PATIENCE_MS = 20_000
 """How long the worker may go on with samples that are no longer wanted."""
-
-
-class SeeState(enum.Enum):
-    """What the logic is doing."""
-
-    IDLE = "idle"
-    RUNNING = "running"
 
 
 class SeeLogic:
@@ -91,8 +92,7 @@ class SeeLogic:
         if look.reference is not None:
             checkVolume(look.reference)
         self._giveUp()
-        for left in self.folder().glob("samples-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        self._tidy()
         number = self._run
         self.state = SeeState.RUNNING
         params, steps = look.toWorker(), look.steps()
@@ -243,6 +243,11 @@ class SeeLogic:
 
     # Steps
 
+    def _tidy(self) -> None:
+        """Delete what is left of samples' files."""
+        for left in self.folder().glob("samples-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
     def _giveUp(self) -> None:
         self._run += 1
         if self._request is not None:
@@ -281,7 +286,9 @@ class SeeLogic:
             return
         self._run += 1
         self.state, self._request = SeeState.IDLE, None
-        self.failed.emit(error)
+        with contextlib.suppress(UserError):
+            self._tidy()  # on a full disk they would take the room that is asked for
+        self.failed.emit(ofTemporaryFolder(error))
 
     def _nextStep(self, number: int, look: Look, params: dict[str, Any], steps: list[Step], total: int) -> None:
         if number != self._run:
@@ -362,12 +369,12 @@ class SeeLogic:
             result["look"]["distance"],
         )
         name = _("Original, as a network sees it")
-        self.volumes.put(0, name, snapshot, self._windowOf(snapshot, slab["first"], result["slice"], 0))
+        self.volumes.put(0, name, snapshot, windowAround(snapshot, result["slice"] - slab["first"], 0))
 
     def _putSample(self, row: dict[str, Any], result: dict[str, Any], snapshot: VolumeSnapshot, folder: Path) -> None:
         number, slab = row["number"], result["slab"]
         name = _("Sample {number}").format(number=number + 1)
-        window = self._windowOf(snapshot, slab["first"], result["slice"], row["reach"])
+        window = windowAround(snapshot, result["slice"] - slab["first"], row["reach"])
         self.volumes.put(number + 1, name, snapshot, window)
         parameters = folder / row["parameters"]
         self._made[number] = {
@@ -387,8 +394,3 @@ class SeeLogic:
             slab["first"],
             slab["count"] == slab["of"],
         )
-
-    @staticmethod
-    def _windowOf(snapshot: VolumeSnapshot, first: int, shown: int, reach: int) -> tuple[float, float]:
-        k = shown - first
-        return telling(snapshot.array[max(0, k - 1) : k + 2], reach)

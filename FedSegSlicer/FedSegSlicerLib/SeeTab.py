@@ -12,9 +12,9 @@ from .Parameters import FedSegSlicerParameterNode, ModalityChoice
 from .QtTimer import callLater
 from .SeeAgain import SeeAgain
 from .SeeGrid import SeeGrid, pixmapOf
-from .SeeLogic import SeeLogic, SeeState
+from .SeeLogic import SeeLogic
 from .SeePictures import drawHistograms
-from .SeeTypes import GinSettings, Look
+from .SeeTypes import GinSettings, Look, SeeState
 from .SeeViews import SampleViews, pointInView
 from .SeeWords import legendWords, measureWords, seenAsWords, settingsWords
 from .Settings import SITE_FOLDER, readSetting, writeSetting

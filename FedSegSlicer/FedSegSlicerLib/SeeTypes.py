@@ -1,5 +1,6 @@
 """What the See tab's parts tell each other: settings, what to look at, samples and what was found."""
 
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,13 @@ if TYPE_CHECKING:
 
 FIRST_SLICES = 5
 """Slices of the first pictures; the whole volume follows."""
+
+
+class SeeState(enum.Enum):
+    """What the logic is doing."""
+
+    IDLE = "idle"
+    RUNNING = "running"
 
 
 @dataclass(frozen=True)

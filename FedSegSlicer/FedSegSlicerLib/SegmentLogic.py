@@ -17,7 +17,7 @@ from .SegmentationResult import Former
 from .SegmentExport import SegmentExport
 from .SegmentTypes import Expectation, Inspection, Release
 from .Signal import Signal
-from .VolumeExchange import VolumeExchange, checkVolume, goneError, knownModality
+from .VolumeExchange import VolumeExchange, checkVolume, goneError, knownModality, ofTemporaryFolder
 from .WorkerProcess import CallLater
 from .WorkerSession import Request, WorkerSession, cancelledError
 
@@ -230,7 +230,7 @@ class SegmentLogic:
                     "segment",
                     {**params, "image": str(path)},
                     onResult=lambda result: self._load(number, volumeNode, place, pieces, result),
-                    onError=lambda error: self._fail(number, error),
+                    onError=lambda error: self._fail(number, ofTemporaryFolder(error)),
                     onProgress=lambda progress: self._tellProgress(number, progress),
                 )
 

@@ -264,3 +264,14 @@ def unwritable(error: Exception) -> UserError:
         _("The volume could not be written to the temporary folder."),
         _("Free some space on that disk, and try again."),
     )
+
+
+def ofTemporaryFolder(error: UserError) -> UserError:
+    """Return a worker's error in the user's words, who never chose the folder that it could not write to."""
+    if error.code != "file.unwritable":
+        return error
+    return UserError(
+        "disk.full",
+        _("What was computed could not be written to the temporary folder."),
+        _("Free some space on that disk, and try again."),
+    )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import qt
-from FedSegSlicerLib.SeeLogic import SeeState
+from FedSegSlicerLib.SeeTypes import SeeState
 from panel_helpers import check_texts
 from scene_helpers import wait_until
 

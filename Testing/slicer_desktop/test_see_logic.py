@@ -12,8 +12,8 @@ import slicer
 from FedSegSlicerLib.Errors import UserError
 from FedSegSlicerLib.RuntimeLocator import RuntimeLocator
 from FedSegSlicerLib.SampleVolumes import PARAMETERS, factsOf
-from FedSegSlicerLib.SeeLogic import SeeLogic, SeeState
-from FedSegSlicerLib.SeeTypes import GinSettings, Look
+from FedSegSlicerLib.SeeLogic import SeeLogic
+from FedSegSlicerLib.SeeTypes import GinSettings, Look, SeeState
 from FedSegSlicerLib.VolumeExchange import VolumeExchange
 from FedSegSlicerLib.WorkerSession import WorkerSession
 from scene_helpers import save_and_load

@@ -12,7 +12,7 @@ import slicer
 from FedSegSlicerLib.Errors import UserError
 from FedSegSlicerLib.Parameters import KernelChoice
 from FedSegSlicerLib.SampleVolumes import factsOf
-from FedSegSlicerLib.SeeLogic import SeeState
+from FedSegSlicerLib.SeeTypes import SeeState
 from FedSegSlicerLib.Settings import RUNTIME, SITE_FOLDER, readSetting, writeSetting
 from scene_helpers import keep_pictures, neutral_paths, wait_until
 from see_helpers import BODY, make_site, small_outline, small_scan
