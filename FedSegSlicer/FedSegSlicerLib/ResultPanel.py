@@ -9,6 +9,7 @@ import qt
 from slicer.i18n import tr as _
 
 from .Background import onThread
+from .Buttons import offerButton
 from .Dialogs import confirm
 from .Errors import UserError
 from .QtTimer import callLater
@@ -54,6 +55,7 @@ class ResultPanel:
         self._takenBack: set[str] = set()
         self._states: dict[str, object] = {}  # of the segmentations at the time they were measured
         self._measuring: object = None
+        self._exportTip = ui.exportButton.toolTip
         self._prepareTable()
         self.ui.undoButton.connect("clicked(bool)", self._onUndo)
         self.ui.exportButton.connect("clicked(bool)", self._onExport)
@@ -210,10 +212,13 @@ class ResultPanel:
         """Write the result to a file and say how that went."""
 
         def told(words: str) -> None:
-            self.ui.exportButton.enabled = True
+            offerButton(self.ui.exportButton, self._exportTip)
             self.ui.resultLabel.text = words
 
-        self.ui.exportButton.enabled = False
+        # Where the worker segments other volumes it comes to this after the present one.
+        waits = _("Writing {name}…").format(name=path.name)
+        offerButton(self.ui.exportButton, self._exportTip, waits)
+        self.ui.resultLabel.text = waits
         self.logic.export(
             self._volume,
             path,

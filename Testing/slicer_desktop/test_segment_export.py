@@ -184,9 +184,13 @@ def test_the_button_writes_the_kind_that_is_chosen(open_panel, edited, tmp_path)
     volume, expected = edited
     ui = shown_in_panel(open_panel, volume)
     accept(tmp_path, "NIfTI (*.nii.gz)")
+    tip = ui.exportButton.toolTip
     ui.exportButton.click()
+    assert not ui.exportButton.enabled
+    assert ui.exportButton.toolTip == ui.resultLabel.text == "Writing segmentation.nii.gz…"
     wait_until(lambda: ui.exportButton.enabled)
     assert ui.resultLabel.text == "Written to segmentation.nii.gz."
+    assert ui.exportButton.toolTip == tip
     written = sitk.ReadImage(str(tmp_path / "segmentation.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(written), expected)
 
