@@ -108,6 +108,7 @@ class ExperimentConfig(BaseModel):
         seeds: one run of every setting per seed; initial weights, draws and orders follow from it.
         default: the setting whose models are published as releases.
         reference: the setting that paired differences are taken against.
+        references: modality → that setting there, where ``reference`` is not tested on it.
         target: mean test Dice that ``default`` is expected to reach, by modality.
         targets: further goals, between settings.
         notes: where and why it differs from the paper it looks into; shown with the results.
@@ -133,6 +134,7 @@ class ExperimentConfig(BaseModel):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     default: SettingName
     reference: SettingName
+    references: dict[str, SettingName] = {}
     target: dict[str, float] = {}
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()
@@ -154,7 +156,9 @@ class ExperimentConfig(BaseModel):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
-        for role, setting in (("default", self.default), ("reference", self.reference)):
+        named = [("default", self.default), ("reference", self.reference)]
+        named += [(f"references.{modality}", setting) for modality, setting in self.references.items()]
+        for role, setting in named:
             if setting not in self.settings:
                 raise ValueError(f"{role} names the setting {setting!r}, which there is not")
         if len({site.name for site in self.sites}) != len(self.sites):
@@ -176,6 +180,10 @@ class ExperimentConfig(BaseModel):
         for goal in self.targets:
             if unknown := sorted({goal.setting, *goal.against} - self.settings.keys()):
                 raise ValueError(f"a target names the setting {unknown[0]!r}, which there is not")
+
+    def reference_of(self, modality: str) -> str:
+        """Return the setting that paired differences on images of ``modality`` are taken against."""
+        return self.references.get(modality, self.reference)
 
     def contract(self) -> LabelContract:
         """Return the labels, which all settings share."""

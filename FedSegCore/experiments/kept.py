@@ -16,7 +16,7 @@ from FedSegCore.experiments.statistics import Row
 
 SUFFIX = ".json.gz"
 
-_WORDS = {"title", "question", "notes", "findings", "target", "targets", "reference", "rounds_needed"}
+_WORDS = {"title", "question", "notes", "findings", "target", "targets", "reference", "references", "rounds_needed"}
 """What changes no run: it may be mended afterwards."""
 
 

@@ -74,7 +74,8 @@ def _verdicts(story: _Story) -> list[Block]:
 
 
 def _comparison(story: _Story) -> list[Block]:
-    reference = story.config.settings[story.config.reference].title
+    references = dict.fromkeys(story.config.reference_of(modality) for modality in story.modalities)
+    against = " or ".join(f"“{story.config.settings[name].title}”" for name in references)
     table = []
     for name, setting in story.config.settings.items():
         for modality in story.modalities:
@@ -95,7 +96,7 @@ def _comparison(story: _Story) -> list[Block]:
         Column("setting", "Setting"),
         Column("dice", "Dice, the site's own model", 3),
         Column("group", "Dice, the group's model", 3),
-        Column("difference", f"Against “{reference}” (95 % interval)"),
+        Column("difference", f"Against {against} (95 % interval)"),
     ]
     return [
         Text(
@@ -107,10 +108,11 @@ def _comparison(story: _Story) -> list[Block]:
 
 
 def _difference(story: _Story, setting: str, modality: str) -> str:
-    if setting == story.config.reference:
+    reference = story.config.reference_of(modality)
+    if setting == reference:
         return "–"
     try:
-        gap = paired_difference(story.results["rows"], setting, story.config.reference, modality)
+        gap = paired_difference(story.results["rows"], setting, reference, modality)
     except ValueError:
         return "–"
     return f"{gap.mean:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"

@@ -28,9 +28,10 @@ def comparison_table(one: Finished, modality: str) -> str:
     kept = chosen_rows(one.rows, modality=modality)
     sized = modality in one.config.small_lesions
     accurate = one.config.pixel_accuracy
+    reference = one.config.reference_of(modality)
     head = ["Setting", "Dice, own model", "Dice, group's model"]
     head += ["DiceS", "DiceL"] * sized + ["IoU", "Pixel accuracy"] * accurate
-    head += [f"Against “{one.titles[one.config.reference]}”"]
+    head += [f"Against “{one.titles[reference]}”"]
     body = []
     for name, title in one.titles.items():
         if not case_values(kept, name):
@@ -40,7 +41,7 @@ def comparison_table(one: Finished, modality: str) -> str:
             line += [_mean_sd(chosen_rows(kept, size=size), name) for size in ("small", "large")]
         if accurate:
             line += [_mean_sd(kept, name, key) for key in ("iou", "pixel_accuracy")]
-        body.append([*line, _difference(kept, name, one.config.reference)])
+        body.append([*line, _difference(kept, name, reference)])
     return markdown_table(head, body) + (_size_words(one, modality, kept) if sized else "")
 
 

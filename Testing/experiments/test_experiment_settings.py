@@ -384,6 +384,7 @@ def test_a_folder_without_results_is_named(fedseg, tmp_path):
         (('cross = [["rule", "absence"]]', 'cross = [["rule"], ["rule"]]'), "two combinations"),
         (('against = ["one-place"]', 'against = ["nowhere"]'), "a target names the setting 'nowhere'"),
         (('against = ["one-place"]', ""), "needs against"),
+        (("target = {", 'references = { MR = "nobody" }\ntarget = {'), "references.MR names the setting 'nobody'"),
     ],
 )
 def test_what_is_wrong_with_a_setting_is_said(change, says):
