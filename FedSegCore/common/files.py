@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ _PAUSE_S = 0.05
 
 
 @contextmanager
-def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
+def whole_file(target: Path, *, private: bool = False, lasting: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` that replaces it when the block ends without an error.
 
     The temporary name keeps the target's suffixes so that writers that go by the extension work.
@@ -26,6 +26,7 @@ def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
     Args:
         target: the file to write; its folder must exist.
         private: make the file readable by its owner only.
+        lasting: after a power cut, too, it is this file and not the former one (its name is on the disk at the end).
     """
     folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=target.parent))
     try:
@@ -36,6 +37,10 @@ def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
         rename_patiently(beside, target)
+        if lasting:
+            # it is written; where a network drive cannot do more, nothing is undone for that
+            with suppress(OSError):
+                sync_folder(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -116,9 +121,9 @@ def without_bom(content: bytes) -> bytes:
     return content.removeprefix(codecs.BOM_UTF8)
 
 
-def write_text(target: Path, text: str, *, private: bool = False) -> None:
-    """Write UTF-8 text so that ``target`` is never half written; the same bytes on every system."""
-    with whole_file(target, private=private) as beside:
+def write_text(target: Path, text: str, *, private: bool = False, lasting: bool = False) -> None:
+    """Write UTF-8 text so that ``target`` is never half written; the same bytes on every system. See ``whole_file``."""
+    with whole_file(target, private=private, lasting=lasting) as beside:
         beside.touch(mode=0o600 if private else 0o644)
         beside.write_text(text, encoding="utf-8", newline="\n")
 

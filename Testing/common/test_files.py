@@ -58,6 +58,22 @@ def test_what_stays_held_is_an_error_and_leaves_nothing(tmp_path: Path, held, wr
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_lasting_file_has_its_name_on_the_disk_whatever_the_disk_says_to_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[Path, str]] = []
+
+    def sync(folder: Path) -> None:
+        synced.append((folder, (folder / "a.txt").read_text()))
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(files, "sync_folder", sync)
+    write_text(tmp_path / "a.txt", "former")
+    assert synced == []
+    write_text(tmp_path / "a.txt", "present", lasting=True)
+    assert synced == [(tmp_path, "present")]
+
+
 def test_text_is_the_same_bytes_on_every_system(tmp_path: Path, windows_lines: None) -> None:
     (tmp_path / "plain").write_text("one\ntwo\n", encoding="utf-8")
     assert (tmp_path / "plain").read_bytes() == b"one\r\ntwo\r\n"  # the rule that is tried here

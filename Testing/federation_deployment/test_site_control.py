@@ -187,6 +187,23 @@ def standing(site: SiteFolder, **given: object) -> None:
     write_status(site, SiteStatus.model_validate(told))
 
 
+def test_a_power_cut_takes_back_no_pause_and_leaves_no_journal_without_its_end(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names reach the disk in their folder's own time: a head that lagged by several lines looked like a forged end."""
+    synced: list[tuple[str, bytes]] = []
+
+    def sync(folder: Path) -> None:
+        file = folder / ("head.json" if folder.name == "journal" else "control.json")
+        synced.append((file.name, file.read_bytes()))
+
+    monkeypatch.setattr("FedSegCore.common.files.sync_folder", sync)
+    control.pause(site)
+    assert [name for name, _ in synced] == ["control.json", "head.json"]
+    assert b'"paused": true' in synced[0][1]
+    assert synced[1][1] == (site.path / "journal" / "head.json").read_bytes()
+
+
 def test_a_site_that_runs_is_found_also_after_its_clock_was_set(site: SiteFolder) -> None:
     """Linux reckons when a process began from the present time: set by an hour, it is another process's start."""
     _, started = this_process()

@@ -104,10 +104,10 @@ def test_nothing_is_trained_on_whose_consent_was_not_kept(
     """The disk is full between the two files of a consent, then of one that is taken back."""
     case = store.add(offer(given)).case
 
-    def write(target: Path, text: str, *, private: bool = False) -> None:
+    def write(target: Path, text: str, **how: bool) -> None:
         if target.name == fails:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write_text(target, text, private=private)
+        write_text(target, text, **how)
 
     with monkeypatch.context() as patched:
         patched.setattr(cohort_store, "write_text", write)

@@ -320,7 +320,7 @@ class CohortStore:
         added = _used(index) - _used(self.index())
         if not added:
             self._write_cohort(index)
-        write_text(self._index_file, index.model_dump_json(indent=2) + "\n", private=True)
+        write_text(self._index_file, index.model_dump_json(indent=2) + "\n", private=True, lasting=True)
         if added:
             self._write_cohort(index)
 
@@ -331,7 +331,7 @@ class CohortStore:
             self._folder.store_cohort.unlink(missing_ok=True)
         elif not self._folder.store_cohort.exists() or self._folder.store_cohort.read_bytes() != text.encode("ascii"):
             CohortDescription.model_validate_json(text)
-            write_text(self._folder.store_cohort, text, private=True)
+            write_text(self._folder.store_cohort, text, private=True, lasting=True)
 
 
 def _used(index: CohortIndex) -> set[str]:

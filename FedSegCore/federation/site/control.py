@@ -209,7 +209,7 @@ def forget(folder: SiteFolder) -> tuple[str, ...]:
 
 
 def _keep(folder: SiteFolder, control: Control) -> None:
-    write_text(folder.control_file, control.model_dump_json(indent=2) + "\n", private=True)
+    write_text(folder.control_file, control.model_dump_json(indent=2) + "\n", private=True, lasting=True)
 
 
 def has_left() -> UsageError:

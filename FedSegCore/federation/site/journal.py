@@ -204,7 +204,8 @@ class Journal:
         size = file.stat().st_size if file.exists() else 0
         try:
             _write(file, before + line.to_bytes() + b"\n")
-            write_text(self._head, _head_text(line.number, line.hash), private=True)
+            # lasting: after a power cut the head may lag by one line only
+            write_text(self._head, _head_text(line.number, line.hash), private=True, lasting=True)
         except OSError:
             # the head may lag by one line only: a disk that is full for a while must not leave several without it
             if file.exists():
