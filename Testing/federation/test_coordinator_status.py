@@ -225,6 +225,33 @@ def test_the_page_is_renewed_when_something_happens_and_every_minute(coordinator
     assert asked[2:] == [167.0]
 
 
+@pytest.mark.parametrize(
+    ("kind", "entry", "value"),
+    [
+        ("round-closed", "round", float("nan")),
+        ("round-closed", "bytes_sent", 1e300),
+        ("round-closed", "loss", 10**400),
+        ("round-started", "rounds", float("inf")),
+        ("site-answered", "scores", {"liver": float("nan")}),
+        ("site-joined", "training_cases", float("nan")),
+        ("site-joined", "site", "\ud800"),
+    ],
+)
+def test_a_damaged_event_does_not_end_the_coordinator(coordinator, kind, entry, value):
+    told = {"time": 1e9, "event": kind, "group": "CT", "round": 1, "rounds": 3, "site": "north", "message": "words"}
+    run = coordinator.runs / "first"
+    run.mkdir(parents=True)
+    (run / EVENTS_FILE).write_text(json.dumps({**told, entry: value}) + "\n")
+    clock = [100.0]
+    monitor = Monitor(coordinator, ask=lambda _: ServerView(True), clock=lambda: clock[0])
+    monitor.tick()
+    Run(coordinator.runs / "second", federation(rounds=1), {"north": AddingTrainer("CT")}).loop().run()
+    clock[0] += 6.0
+    monitor.tick()
+    monitor.close()
+    assert "1 of 1" in monitor.page.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("damaged", ["sites.json", "coordinator.json"])
 def test_a_page_that_cannot_be_made_does_not_end_the_coordinator(coordinator, damaged, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger(OURS), "propagate", True)

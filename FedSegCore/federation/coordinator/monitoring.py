@@ -77,7 +77,7 @@ class Monitor:
                 if self._ended.look(server.runs or {}):
                     self._next_page = now
                 self._write(server)
-        except (OSError, FedSegError):
+        except (OSError, ValueError, FedSegError):
             _log.warning("the status page or the metrics cannot be written", exc_info=True)
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Monitor:
             self._write(ServerView(False))
             if self._metrics is not None:
                 self._metrics.close()
-        except (OSError, FedSegError):
+        except (OSError, ValueError, FedSegError):
             _log.warning("the last status page cannot be written", exc_info=True)
 
     def _follow(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from FedSegCore.federation.events import EVENTS_FILE
 from FedSegCore.federation.log_tail import LogTail
@@ -16,6 +16,9 @@ RunStage = Literal["starting", "running", "finished", "failed"]
 Event = Mapping[str, Any]
 
 LATE = "site.late"
+
+_MOST = 1e15
+"""No number in an event is larger."""
 
 STOPPED, FAILED = "run.stopped", "run.failed"
 """Codes of runs that were stopped, and of those that ended in an unexpected way."""
@@ -297,10 +300,15 @@ def _site_round(event: Event, modality: str, code: str) -> SiteRoundView:
         loss=_number(event, "loss") if event.get("loss") is not None else None,
         bytes_received=int(_number(event, "payload_bytes") or _number(event, "bytes")),
         seconds=_number(event, "seconds"),
-        scores={str(label): float(value) for label, value in known if isinstance(value, int | float)},
+        scores={str(label): float(value) for label, value in known if _is_number(value)},
     )
 
 
 def _number(event: Event, name: str) -> float:
     value = event.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+    return float(value) if _is_number(value) else 0.0
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether a value can be shown and counted: a damaged line may hold any."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
