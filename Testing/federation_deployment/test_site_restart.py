@@ -110,3 +110,28 @@ def test_a_trainer_that_is_given_up_has_said_why(site: SiteFolder, wait_until: C
         if keeper.process is not None:
             keeper.process.kill()
             keeper.process.wait()
+
+
+class Ended:
+    """A SuperNode that has just ended."""
+
+    def poll(self) -> int:
+        return 1
+
+
+def test_a_site_that_waits_for_days_to_be_let_in_tries_less_often(site: SiteFolder, monkeypatch: pytest.MonkeyPatch):
+    """Each start of a SuperNode costs two seconds of a core: a fifth of one, over a weekend."""
+    now = [1000.0]
+    monkeypatch.setattr("FedSegCore.federation.site.node.time.monotonic", lambda: now[0])
+    processes = SiteProcesses(site)
+    pauses = []
+    for _ in range(20):
+        processes._supernode = Ended()
+        processes._keep_supernode()
+        pauses.append(processes._next_start - now[0])
+        now[0] += 10.0
+    assert pauses == [5.0] * 15 + [30.0] * 5
+    processes._note_connection(["connected to the federation"])
+    processes._supernode = Ended()
+    processes._keep_supernode()
+    assert processes._next_start - now[0] == 5.0

@@ -23,7 +23,8 @@ from FedSegCore.federation.site.trainer_keeper import TrainerKeeper
 _RETRY_S = 5.0
 _LOCK_S = 1.0  # who only asks whether it is held holds it for an instant
 _CUT_EVERY_S = 60.0
-_CERTIFICATE_RETRY_S = 30.0  # each try costs some two seconds of a core
+_RARE_RETRY_S, _TRIES = 30.0, 15
+"""Each try costs two seconds of a core: after so many, in two minutes, a site that waits for days tries less often."""
 _COMPUTER, _CERTIFICATE = "site.computer", "site.wrong-certificate"
 
 HALT_LIMIT_S = 30.0
@@ -75,7 +76,7 @@ class SiteProcesses:
         self._supernode: subprocess.Popen[bytes] | None = None
         self._superexec: subprocess.Popen[bytes] | None = None
         self._supernode_address = ""
-        self._next_start = 0.0
+        self._next_start, self._ended_in_row = 0.0, 0
         self._next_cut = time.monotonic() + _CUT_EVERY_S
         self._halt: Halt | None = None
         self._halted_since = self._fetched_by = 0.0
@@ -259,6 +260,7 @@ class SiteProcesses:
         if _CONNECTED in told or (_BACK in told and self._in_session):
             self.state = ProcessesState.CONNECTED
             self._in_session = self._was_connected = True
+            self._ended_in_row = 0
             self._trouble = self._refused_since = None
         elif _LOST in told:
             self.state = ProcessesState.RETRYING
@@ -275,7 +277,8 @@ class SiteProcesses:
                 return []
             self._supernode = None
             self._stop_superexec()
-            self._next_start = time.monotonic() + _RETRY_S
+            self._ended_in_row += 1
+            self._next_start = time.monotonic() + (_RETRY_S if self._ended_in_row <= _TRIES else _RARE_RETRY_S)
             return self._explain_end(code)
         if time.monotonic() >= self._next_start and self.state is not ProcessesState.ENDED:
             self._start_supernode()
@@ -346,7 +349,7 @@ class SiteProcesses:
     def _note_certificate(self) -> list[str]:
         """Go on trying: it has expired and is being renewed, a clock is not set yet, a guest network is in between."""
         known = self._trouble is not None and self._trouble.code == _CERTIFICATE
-        self._next_start = time.monotonic() + _CERTIFICATE_RETRY_S
+        self._next_start = time.monotonic() + _RARE_RETRY_S
         self.state = ProcessesState.RETRYING
         self._trouble = CannotDoHereError(
             "site.wrong-certificate",
