@@ -94,7 +94,8 @@ class UsualMemory:
             look=None if usual.look is None else one(LOOK, usual.look),
             volumes={value: known for value, known in volumes.items() if known is not None},
         )
-        write_text(self._file, _Memory(told=tuple(told)).model_dump_json() + "\n", private=True)
+        # lasting: what was told must not be forgotten and told anew of a patient more
+        write_text(self._file, _Memory(told=tuple(told)).model_dump_json() + "\n", private=True, lasting=True)
         return steady
 
     def _read(self) -> _Memory:
