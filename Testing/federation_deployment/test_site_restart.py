@@ -112,6 +112,40 @@ def test_a_trainer_that_is_given_up_has_said_why(site: SiteFolder, wait_until: C
             keeper.process.wait()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs RLIMIT_FSIZE")
+def test_a_trainer_that_finds_no_room_is_started_again_when_there_may_be_some(
+    site: SiteFolder, wait_until: Callable[..., None]
+):
+    """Its disk was full in the evening when its hours began: the site had ended for good."""
+    import resource
+
+    keeper = TrainerKeeper(site)
+    keeper._starts = Restarts(most=1)
+    keeper.start()
+    assert keeper.process is not None
+    resource.prlimit(keeper.process.pid, resource.RLIMIT_FSIZE, (1, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    told: list[str] = []
+
+    def without_room() -> bool:
+        told.extend(keeper.keep(idle=True))
+        return bool(told)
+
+    try:
+        wait_until(without_room, 90.0)
+        assert told == [
+            "the trainer cannot work: This computer cannot start what the site needs (no room on its disk)."
+        ]
+        assert keeper.given_up is None
+        assert keeper.keep(idle=True) == []
+        keeper._try_again = 0.0  # the pause is over, and there is room
+        keeper.keep(idle=True)
+        wait_until(lambda: not keeper.keep(idle=True) and keeper.trouble is None, 90.0)
+        assert keeper.process.poll() is None
+    finally:
+        keeper.process.kill()
+        keeper.process.wait()
+
+
 class Ended:
     """A SuperNode that has just ended."""
 

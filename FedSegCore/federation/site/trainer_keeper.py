@@ -12,7 +12,11 @@ from FedSegCore.federation.site.children import site_child
 from FedSegCore.federation.site.control import known_control, wanted_device
 from FedSegCore.federation.site.folder import SiteFolder
 
-_NO_DEVICE = "device.unavailable"  # may pass: a driver that is being renewed, a card lent to another
+# a driver that is being renewed, a card lent to another; a disk that was full for a night
+_MAY_PASS = ("device.unavailable", "site.computer")
+NO_ROOM_EXIT = 76
+"""How a trainer ends that finds no room on the disk, where it could not write that down either."""
+
 _PAUSE_S = 60.0
 _MAX_TEXT = 1000
 
@@ -38,6 +42,14 @@ def known_trouble(folder: SiteFolder) -> FedSegError | None:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return CannotDoHereError(code, what, remedy)
+
+
+def _no_room() -> FedSegError:
+    return CannotDoHereError(
+        "site.computer",
+        "This computer cannot start what the site needs (no room on its disk).",
+        "Make room on its disk, or close other programs; the site goes on trying.",
+    )
 
 
 class TrainerKeeper:
@@ -101,10 +113,10 @@ class TrainerKeeper:
                 self.start()
             return []
         self._folder.forget_trainer()
-        before, self.trouble = self.trouble, known_trouble(self._folder)
-        if self.trouble is not None and self.trouble.code == _NO_DEVICE:
+        before, self.trouble = self.trouble, _no_room() if code == NO_ROOM_EXIT else known_trouble(self._folder)
+        if self.trouble is not None and self.trouble.code in _MAY_PASS:
             self._try_again = time.monotonic() + _PAUSE_S
-            known = before is not None and before.code == _NO_DEVICE
+            known = before is not None and before.code == self.trouble.code
             return [] if known else [f"the trainer cannot work: {self.trouble.what}"]
         if self._starts.exhausted():
             self.given_up = self.trouble or CannotDoHereError(

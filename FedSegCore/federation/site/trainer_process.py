@@ -4,6 +4,7 @@ It answers over a local socket (a named pipe on Windows) whose address and rando
 """
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -22,9 +23,11 @@ from FedSegCore.federation.private_files import write_private
 from FedSegCore.federation.process_group import follow_parent
 from FedSegCore.federation.process_log import log_to_json, log_to_stderr
 from FedSegCore.federation.site.folder import SOCKET_PREFIX, SiteFolder
-from FedSegCore.federation.site.trainer_keeper import keep_trouble
+from FedSegCore.federation.site.trainer_keeper import NO_ROOM_EXIT, keep_trouble
 
 _WAITING_CALLS = 16
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +57,11 @@ def main() -> None:
         _log.error("the trainer cannot work: %s", error, extra={"code": error.code})
         _keep(folder, error)
         code = 1
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _log.error("the trainer finds no room on the disk")
+        code = NO_ROOM_EXIT
     # Nothing is left to be written, and taking torch down in order takes seconds.
     os._exit(code)
 
