@@ -58,7 +58,7 @@ def test_a_serving_coordinator_renews_by_itself(
     monitor.tick()
     assert coordinator.server_certificate.read_bytes() == before
     expired(coordinator, monkeypatch)
-    clock[0] += 4000.0
+    clock[0] += 61.0  # also soon: a clock that is set right can make it so at any moment
     monitor.tick()
     assert certificate_end(coordinator.server_certificate) > dt.datetime.now(dt.UTC) + dt.timedelta(days=800)
 

@@ -19,7 +19,7 @@ from FedSegCore.federation.log_tail import cut_log
 STATUS_PAGE = "status.html"
 
 _LOOK_EVERY_S = 5.0
-_RENEW_EVERY_S = 3600.0
+_RENEW_EVERY_S = 60.0  # a clock that was wrong at the start may have been set right since
 
 _TROUBLES = ("site-refused", "site-failed", "site-left", "round-failed", "state-damaged", "failed")
 
