@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from .Errors import UserError
 from .FederationTypes import CaseOffer
+from .SampleVolumes import isSample
 from .SegmentExport import SegmentExport
 from .VolumeExchange import VolumeExchange, knownModality
 
@@ -35,8 +36,14 @@ class CaseHandover:
             onError: gets what went wrong.
 
         Raises:
-            UserError: ``case.no-segmentation``, and what keeps the volume from being handed over.
+            UserError: ``case.no-segmentation``, ``case.sample``, and what keeps the volume from being handed over.
         """
+        if isSample(offer.volume):
+            raise UserError(
+                "case.sample",
+                _("This volume is a sample that was kept in See, and no patient's image."),
+                _("Choose the image that it was made of."),
+            )
         if offer.segmentation is None:
             raise UserError("case.no-segmentation", _("No segmentation is chosen."), _("Choose the volume's outlines."))
         self._number += 1

@@ -24,7 +24,7 @@ FACTS = "FedSegSlicer.Gin.Facts"
 """Attribute of a kept sample: JSON of settings, seed, number, preprocessing, and SHA-256 of the voxels."""
 
 SOURCE = "FedSegSlicer.Gin.Source"
-"""Node reference from a kept sample to the volume it was made of."""
+"""Node reference from a sample that was kept or made again to the volume it was made of."""
 
 WINDOW_PERCENTILES = (0.5, 99.5)
 
@@ -217,6 +217,11 @@ def _notCopied(_error: Exception) -> UserError:
         _("There is too little memory for a kept sample beside the one that is shown."),
         _("Close volumes that you no longer need; a change of the kept sample shows in the other one, too."),
     )
+
+
+def isSample(node: "vtkMRMLScalarVolumeNode") -> bool:
+    """Return whether a volume is a kept sample, or one that was made again, and no patient's image."""
+    return bool(node.GetAttribute(FACTS) or node.GetNodeReferenceID(SOURCE))
 
 
 def factsOf(node: "vtkMRMLScalarVolumeNode | None") -> dict[str, Any] | None:

@@ -215,6 +215,7 @@ class SeeLogic:
                 return
             name = slicer.mrmlScene.GenerateUniqueName(_("{volume} made again").format(volume=kept.GetName()))
             node = slicer.mrmlScene.AddNewNodeByClass(volumeClass(snapshot), name)
+            node.SetNodeReferenceID(SOURCE, source.GetID())
             showLike(node, kept)
             setVoxels(node, snapshot)
             self.state, self._request = SeeState.IDLE, None

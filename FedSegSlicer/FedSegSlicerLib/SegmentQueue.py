@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from .Errors import UserError
 from .ResultPlace import FramePlace, ResultPlace, VolumePlace
+from .SampleVolumes import isSample
 from .SegmentLogic import SegmentLogic, State
 from .SegmentTypes import Inspection, Outcome
 from .Signal import Signal
@@ -107,11 +108,11 @@ class Entry:
 
 
 def entriesOfScene() -> list[Entry]:
-    """Return what can be queued: every image of the scene, and 4-D sequences with all their moments."""
+    """Return what can be queued: every image of the scene but kept samples, and sequences with all their moments."""
     scene, entries = slicer.mrmlScene, []
     for number in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
         node = scene.GetNthNodeByClass(number, "vtkMRMLScalarVolumeNode")
-        if not isImage(node):
+        if not isImage(node) or isSample(node):
             continue
         parts = _frames(node) or [(node, VolumePlace(node))]
         entries.append(Entry(node.GetName(), parts, node.GetID(), knownModality(node)))

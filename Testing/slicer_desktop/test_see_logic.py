@@ -9,15 +9,19 @@ import numpy as np
 import psutil
 import pytest
 import slicer
+from FedSegSlicerLib.CaseHandover import CaseHandover
 from FedSegSlicerLib.Errors import UserError
+from FedSegSlicerLib.FederationTypes import CaseOffer
 from FedSegSlicerLib.RuntimeLocator import RuntimeLocator
 from FedSegSlicerLib.SampleVolumes import PARAMETERS, factsOf
 from FedSegSlicerLib.SeeLogic import SeeLogic
 from FedSegSlicerLib.SeeTypes import GinSettings, Look, SeeState
+from FedSegSlicerLib.SegmentExport import SegmentExport
+from FedSegSlicerLib.SegmentQueue import entriesOfScene
 from FedSegSlicerLib.VolumeExchange import VolumeExchange
 from FedSegSlicerLib.WorkerSession import WorkerSession
 from scene_helpers import save_and_load
-from see_helpers import make_site, small_scan
+from see_helpers import make_site, small_outline, small_scan
 from without_qt import EventLoop, SubprocessWorker
 
 pytestmark = pytest.mark.slicer
@@ -54,6 +58,13 @@ class Desk:
         self.logic.show(look)
         self.wait(lambda: self.finished or self.errors)
         assert not self.errors
+
+
+def handed_over(desk, offer):
+    """Hand a case over to a worker that is never asked."""
+    exchange = VolumeExchange(desk.loop.callLater)
+    handover = CaseHandover(exchange, SegmentExport(desk.session, desk.loop.callLater))
+    handover.write(offer, pytest.fail, pytest.fail)
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +210,10 @@ def test_a_kept_sample_survives_the_scene_and_is_made_again_to_the_bit(desk, tmp
     ((node, same),) = made
     assert same
     np.testing.assert_array_equal(voxels(node), expected)
+    assert [entry.name for entry in entriesOfScene()] == ["scan"]  # neither is queued as a patient's image
+    for sample in (kept, node):
+        with pytest.raises(UserError, match=r"case\.sample"):
+            handed_over(desk, CaseOffer(sample, small_outline(sample), "4711"))
     # From another image comes another sample, and that is told.
     slicer.util.arrayFromVolume(slicer.mrmlScene.GetFirstNodeByName("scan"))[4] += 100
     slicer.util.arrayFromVolumeModified(slicer.mrmlScene.GetFirstNodeByName("scan"))
