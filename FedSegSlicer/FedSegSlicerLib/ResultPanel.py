@@ -18,7 +18,7 @@ from .ResultNumbers import Measured, areSameSizes, editedRows, measure, sharedMa
 from .ResultPlace import ResultPlace, placeOf
 from .ResultRecord import recorded
 from .SaveDialog import askFileToWrite
-from .SegmentationResult import ResultRow
+from .SegmentationResult import RECORD, ResultRow
 from .SegmentExport import dicomFilesOf
 from .SegmentLogic import SegmentLogic
 from .SegmentTypes import Outcome
@@ -52,6 +52,7 @@ class ResultPanel:
         self._volume: vtkMRMLScalarVolumeNode | None = None
         self._outcome: Outcome | None = None
         self._outcomes: dict[str, Outcome] = {}
+        self._records: dict[str, str | None] = {}  # what the results said of themselves then
         self._takenBack: set[str] = set()
         self._states: dict[str, object] = {}  # of the segmentations at the time they were measured
         self._measuring: object = None
@@ -70,6 +71,7 @@ class ResultPanel:
     def keep(self, outcome: Outcome) -> None:
         """Remember what was found in a volume or a moment, to show it whenever that is chosen."""
         self._outcomes[outcome.place] = outcome
+        self._records[outcome.place] = outcome.node.GetAttribute(RECORD)
         self._states[outcome.place] = stateOf(outcome.node.GetSegmentation())
         self._takenBack.discard(outcome.place)
 
@@ -100,15 +102,18 @@ class ResultPanel:
         node, key = place.result(), place.key()
         if node is None:
             return None
-        if key not in self._outcomes:
-            loaded = recorded(node, key)
-            if loaded is not None:
-                self._outcomes[key] = loaded
+        record = node.GetAttribute(RECORD)
+        isNew = key not in self._outcomes or (key not in self._takenBack and record != self._records[key])
+        loaded = recorded(node, key) if isNew else None
+        if loaded is not None:
+            self._outcomes[key], self._records[key] = loaded, record
+            self._states.pop(key, None)
         return self._outcomes.get(key)
 
     def forget(self) -> None:
         """Forget everything, as when the scene is closed."""
         self._outcomes.clear()
+        self._records.clear()
         self._states.clear()
         self._takenBack.clear()
         self.clear()

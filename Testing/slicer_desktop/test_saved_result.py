@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import slicer
+from FedSegSlicerLib.ResultPanel import CHECK_MARK
 from FedSegSlicerLib.ResultRecord import recorded
 from FedSegSlicerLib.SegmentationResult import RECORD, findResult, undo
 from panel_helpers import segmented, table_of
@@ -73,6 +74,21 @@ def test_a_result_that_a_script_made_is_shown_when_the_module_is_entered(open_pa
     wait_until(lambda: panel.ui.resultTable.isEnabled())
     assert panel.ui.resultTable.rowCount == len(outcome.rows)
     assert outcome.release in panel.ui.resultLabel.text
+
+
+def test_a_result_that_a_script_has_replaced_is_not_taken_for_the_former_one(open_panel, releases, patients):
+    panel, volume = segmented(open_panel, patients)
+    assert "tiny-CT-v2" in panel.ui.resultLabel.text
+    panel.widget.exit()
+    script = FedSegSlicer.FedSegSlicerLogic()
+    outcome = script.segment(volume, str(releases), release="tiny-CT-v1")
+    script.close()
+    panel.widget.enter()
+    wait_until(lambda: panel.ui.resultTable.isEnabled())
+    assert "tiny-CT-v1" in panel.ui.resultLabel.text
+    assert "dited" not in panel.ui.resultLabel.text
+    marked = [bool(row.checks) for row in outcome.rows]
+    assert [CHECK_MARK in name for name, _size in table_of(panel.ui)] == marked
 
 
 def test_what_a_result_says_of_itself_goes_with_undo(patients):
