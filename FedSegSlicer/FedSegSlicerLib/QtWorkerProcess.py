@@ -1,6 +1,7 @@
 """The worker as a QProcess: how Slicer runs it."""
 
 import qt
+from slicer.i18n import tr as _
 
 from .QtTimer import callLater
 from .Signal import Signal
@@ -64,10 +65,14 @@ class QtWorkerProcess:
 
     def _onFinished(self, *_args: object) -> None:
         self._onOutput()
-        self.finished.emit(f"it ended with status {self._process.exitCode()}")
+        if self._process.exitStatus() == qt.QProcess.CrashExit:
+            words = _("it crashed, or was ended from outside, as the system does where memory runs out")
+        else:
+            words = _("it ended with status {status}").format(status=self._process.exitCode())
+        self.finished.emit(words)
 
     def _onError(self, error: object) -> None:
         # Any other error (a crash, a kill) is followed by ``finished``. The process is not asked: in Qt 5 its ``error``
         # is also a signal. On Windows this comes inside ``start``, when nobody waits for it yet.
         if error == qt.QProcess.FailedToStart:
-            callLater(0, lambda: self.finished.emit("it could not be started"))
+            callLater(0, lambda: self.finished.emit(_("it could not be started")))

@@ -12,7 +12,7 @@ MODULE = Path(__file__).resolve().parents[2] / "FedSegSlicer"
 SOURCES = sorted(MODULE.rglob("*.py"))
 UI = MODULE / "Resources" / "UI" / "FedSegSlicer.ui"
 
-SHOWN_BY = {
+SHOWN_BY = {"emit",
     "addItem", "addRow", "confirm", "errorDisplay", "setPlaceholderText", "setText", "setTitle",
     "setToolTip", "setWindowTitle", "setHeaderLabels", "setHorizontalHeaderLabels", "showStatusMessage",
     "tryWithErrorDisplay", "delayDisplay",

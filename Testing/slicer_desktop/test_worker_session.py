@@ -7,6 +7,7 @@ import psutil
 import pytest
 import qt
 import slicer
+from FedSegSlicerLib import QtWorkerProcess as process_module
 from FedSegSlicerLib import RuntimeInstaller as installer_module
 from FedSegSlicerLib.QtTimer import callLater
 from FedSegSlicerLib.QtWorkerProcess import QtWorkerProcess
@@ -46,6 +47,23 @@ def test_a_program_that_fails_inside_start_is_told_to_whoever_asked(no_program):
     assert errors == []
     wait_until(lambda: errors, 10)
     assert errors[0].code == "runtime.unusable"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("import time; time.sleep(60)", "it crashed, or was ended from outside"), ("exit(3)", "status 3")],
+)
+def test_how_a_worker_ended_is_told_in_words_that_can_be_translated(code, words, monkeypatch):
+    monkeypatch.setattr(process_module, "_", lambda text: f"«{text}»")
+    process, told = QtWorkerProcess(), []
+    process.finished.connect(told.append)
+    process.start([sys.executable, "-c", code], dict(os.environ))
+    if "sleep" in code:
+        wait_until(lambda: any("sleep" in str(child.cmdline()) for child in psutil.Process().children()))
+        next(child for child in psutil.Process().children() if "sleep" in str(child.cmdline())).kill()
+    wait_until(lambda: told, 20)
+    assert told[0].startswith("«")
+    assert words in told[0]
 
 
 def test_an_installer_that_fails_inside_start_does_not_look_for_ever(no_program, monkeypatch, tmp_path):
