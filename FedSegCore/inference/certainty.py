@@ -34,13 +34,28 @@ class CertaintyCounter:
         self._anywhere = np.zeros(channels)
         self._voxels = np.zeros(channels, np.int64)
 
-    def add(self, probabilities: npt.NDArray[np.floating], chosen: npt.NDArray[np.uint8]) -> None:
-        """Count a part: ``probabilities`` (K + 1, k, j, i) and the most probable label (k, j, i) of its voxels."""
+    def add(self, probabilities: npt.NDArray[np.floating], chosen: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """Count a part of the image.
+
+        Args:
+            probabilities: (K + 1, k, j, i).
+            chosen: (k, j, i), the most probable label of its voxels.
+
+        Returns:
+            The sum of each label's probabilities in it, (K + 1,).
+        """
         channels = len(self._voxels)
-        best = np.take_along_axis(probabilities, chosen[None].astype(np.intp), axis=0).ravel()
-        self._within += np.bincount(chosen.ravel(), best, channels)
-        self._anywhere += probabilities.reshape(channels, -1).sum(1, dtype=np.float64)
+        self._within += np.bincount(chosen.ravel(), probabilities.max(0).ravel(), channels)
+        sums: npt.NDArray[np.float64] = probabilities.reshape(channels, -1).sum(1, dtype=np.float64)
+        self._anywhere += sums
         self._voxels += np.bincount(chosen.ravel(), minlength=channels)
+        return sums
+
+    def add_background(self, sums: npt.NDArray[np.float64], voxels: int) -> None:
+        """Count ``voxels`` that are all background, by the ``sums`` (K + 1,) of the labels' probabilities in them."""
+        self._within[0] += sums[0]
+        self._anywhere += sums
+        self._voxels[0] += voxels
 
     def found(self) -> dict[int, Certainty]:
         """Return label value → certainty, for the labels that occur (0 is the background)."""

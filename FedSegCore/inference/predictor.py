@@ -101,7 +101,7 @@ class Predictor:
         """
         out = np.empty(image.shape[1:], np.uint8)
         for start, end, part in self._blocks(image, progress):
-            out[start:end] = part.argmax(0).to(torch.uint8).numpy()
+            out[start:end] = part.max(0).indices.to(torch.uint8).numpy()  # torch's argmax takes five times as long
             if counter is not None:
                 counter.add(part.numpy(), out[start:end])
         return out

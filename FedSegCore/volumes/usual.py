@@ -147,7 +147,8 @@ def log_volumes(labels: npt.NDArray[np.uint8], spacing: tuple[float, float, floa
     """
     if labels.shape[0] < 2:
         return {}
-    counts = np.bincount(labels.ravel(), minlength=1)
+    # A slice at a time: NumPy counts in integers of eight times the size.
+    counts = np.sum([np.bincount(part.ravel(), minlength=256) for part in labels], axis=0)
     ml = math.prod(spacing) / 1000.0
     return {value: math.log(count * ml) for value, count in enumerate(counts.tolist()) if value and count}
 

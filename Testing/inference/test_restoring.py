@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from FedSegCore.common.errors import CancelledError
 from FedSegCore.common.progress import Progress
 from FedSegCore.inference import restoring
 from FedSegCore.inference.restoring import most_probable
+from FedSegCore.volumes import sampling
 from FedSegCore.volumes.preparation import prepare, restore_scores
 from FedSegCore.volumes.preprocessing import Preprocessing
 from FedSegCore.volumes.volume import Grid, Volume
@@ -62,6 +65,58 @@ def test_a_border_falls_where_probabilities_cross():
     expected = np.interp(np.arange(8.0), centres, [first, second])
     np.testing.assert_array_equal(labels.array[0, 0, 0], (expected > 0.5).astype(int))
     assert found[1].confidence == pytest.approx(expected[expected > 0.5].mean(), abs=1e-5)
+
+
+def a_structure(shape: tuple[int, ...], centre: tuple[float, ...], radius: float) -> np.ndarray:
+    """Probabilities (2, k, j, i), float16, of the background and of a ball with a soft border."""
+    away = np.linalg.norm(np.stack(np.indices(shape), -1) - np.array(centre), axis=-1)
+    ball = np.clip(0.5 + (radius - away) / 4.0, 0.0, 1.0).astype(np.float16)
+    return np.stack([1 - ball, ball])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(side, side, side),
+    spacing=st.tuples(mm, mm, mm),
+    target=st.tuples(mm, mm, mm),
+    direction=st.sampled_from([(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), FLIPPED]),
+    centre=st.tuples(*[st.floats(0.0, 12.0)] * 3),
+    radius=st.floats(0.2, 6.0),
+    slab=st.sampled_from([1, 1000, 10**9]),
+)
+def test_a_structure_before_much_background_is_found_and_counted_as_in_the_whole(
+    shape, spacing, target, direction, centre, radius, slab
+):
+    prepared = prepared_image(shape, spacing, target, direction)
+    scores = a_structure(prepared.grid.shape, centre, radius)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restoring, "SLAB_VOXELS", slab)
+        labels, found = most_probable(scores, prepared, Progress())
+    whole = restore_scores(scores, prepared).array
+    clear = np.abs(whole[1] - whole[0]) > 1e-5
+    np.testing.assert_array_equal(labels.array[0][clear], whole.argmax(0)[clear])
+    assert set(found) == set(np.unique(labels.array).tolist())
+    for value, sure in found.items():
+        inside = labels.array[0] == value
+        within = whole[value][inside].sum(dtype=np.float64)
+        anywhere = whole[value].sum(dtype=np.float64)
+        assert sure.confidence == pytest.approx(min(1, within / inside.sum()), abs=1e-4)
+        assert sure.expected_dice == pytest.approx(min(1, 2 * within / (inside.sum() + anywhere)), abs=1e-4)
+
+
+def test_only_what_is_not_certainly_background_is_interpolated(monkeypatch):
+    made = []
+
+    def mix(*given):
+        made.append(sampling.mix(*given))
+        return made[-1]
+
+    monkeypatch.setattr(restoring, "sampling", SimpleNamespace(axis_taps=sampling.axis_taps, mix=mix))
+    monkeypatch.setattr(restoring, "SLAB_VOXELS", 100_000)
+    prepared = prepared_image((40, 64, 64), (1.0, 1.0, 1.0), (2.0, 2.0, 2.0))
+    labels, _ = most_probable(a_structure(prepared.grid.shape, (10, 12, 14), 4.0), prepared, Progress())
+    assert (labels.array == 1).sum() > 1000
+    assert sum(part.size for part in made) < 0.1 * 2 * labels.array.size
 
 
 def test_it_can_be_cancelled_between_slabs(monkeypatch):

@@ -1,6 +1,7 @@
 """What is usual: measures, pooling and limits, against numbers worked out by hand."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -48,6 +49,17 @@ def test_volumes_in_ml():
     assert log_volumes(labels, (2.0, 2.5, 10.0)) == pytest.approx({2: math.log(0.4), 5: math.log(0.05)})
     assert values_at_the_edge(labels) == {5}
     assert log_volumes(labels[:1], (1.0, 1.0, 1.0)) == {}
+
+
+def test_measuring_volumes_takes_no_memory_of_the_images_size():
+    labels = np.zeros((64, 128, 128), np.uint8)
+    labels[10:20] = 7
+    tracemalloc.start()
+    try:
+        assert log_volumes(labels, (1.0, 1.0, 1.0)) == pytest.approx({7: math.log(163.84)})
+        assert tracemalloc.get_traced_memory()[1] < labels.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_pooling_gives_what_all_patients_together_would():
