@@ -16,6 +16,9 @@ _MODALITY = "0008|0060"
 _FRAMES = "0028|0008"
 _POSITION = "0020|0032"
 _ORIENTATION = "0020|0037"
+_PIXEL_SPACING = "0028|0030"
+_SCALE = ("0028|1053", "0028|1052")
+_SAME_SPACING_MM = 1e-3
 _FILMS = ("US", "IVUS", "ES", "XA", "RF")
 
 
@@ -34,7 +37,8 @@ def read_dicom_folder(folder: Path) -> tuple[sitk.Image, str]:
 
     Raises:
         BadInputError: ``dicom.none``, ``dicom.several-series``, ``dicom.uneven-slices``, ``dicom.gantry-tilt``,
-            ``dicom.unreadable``, ``dicom.scales-differ``, ``image.too-big``, ``image.four-dimensional``.
+            ``dicom.unreadable``, ``dicom.scales-differ``, ``dicom.no-spacing``, ``image.too-big``,
+            ``image.four-dimensional``.
     """
     names = series_files(folder)
     reader = sitk.ImageSeriesReader()
@@ -55,6 +59,10 @@ def read_dicom_folder(folder: Path) -> tuple[sitk.Image, str]:
             return _one_file(first, len(names))
         check_size((*first.GetSize()[:2], len(names)))
         image = reader.Execute()
+        if _scales_differ(reader, len(names)):
+            # ITK takes the first slice's type of number for all, which rounds or cuts off what the others hold.
+            reader.SetOutputPixelType(sitk.sitkFloat32)
+            image = reader.Execute()
     except RuntimeError as error:
         raise BadInputError(
             "dicom.unreadable",
@@ -115,11 +123,31 @@ def _numbers(reader: sitk.ImageSeriesReader, count: int, key: str) -> npt.NDArra
     return np.array(rows)
 
 
+def _scales_differ(reader: sitk.ImageSeriesReader, count: int) -> bool:
+    """Return whether slices have different rescale slopes or intercepts, as in PET and MR of some makers."""
+    scales = {
+        tuple(reader.GetMetaData(index, key).strip() if reader.HasMetaDataKey(index, key) else "" for key in _SCALE)
+        for index in range(count)
+    }
+    return len(scales) > 1
+
+
 def _stack(reader: sitk.ImageSeriesReader, count: int) -> Stack:
     """Return the stack that all slices' positions say; ITK trusts the first two or the first and last."""
     try:
         positions = _numbers(reader, count, _POSITION)
         orientations = _numbers(reader, count, _ORIENTATION)
+        sizes = _numbers(reader, count, _PIXEL_SPACING)
     except ValueError:
-        positions = orientations = None
-    return regular_stack(positions, orientations)
+        positions = orientations = sizes = None
+    stack = regular_stack(positions, orientations)
+    # ITK takes 1 mm where a slice does not say, and the first slice's for all.
+    if sizes is None:
+        raise BadInputError(
+            "dicom.no-spacing",
+            "The DICOM slices do not say how large their pixels are.",
+            "Take the series from the archive again; what removed names may have removed this, too.",
+        )
+    if np.ptp(sizes, axis=0).max() > _SAME_SPACING_MM:
+        raise uneven("its slices do not have one distance between voxels")
+    return stack

@@ -67,6 +67,7 @@ def regular_stack(positions: Rows | None, orientations: Rows | None) -> Stack:
     steps = np.diff(positions, axis=0)
     depth = steps @ normal
     step = float(depth.mean())
+    _refuse_repeated(positions, normal)
     if step < 0:
         raise uneven("its slices are out of order")
     if step < 1e-3 or np.abs(depth - step).max() > max(_SLICE_TOLERANCE * step, 2e-3):
@@ -79,6 +80,16 @@ def regular_stack(positions: Rows | None, orientations: Rows | None) -> Stack:
             "Open the series in 3D Slicer, which corrects this on loading, save the volume and use that file.",
         )
     return Stack(positions[0], np.stack([row, column, normal], axis=1), step)
+
+
+def _refuse_repeated(positions: Rows, normal: Rows) -> None:
+    """Refuse slices of which several lie at the same depth: ITK then gives them in any order."""
+    depth = np.sort(positions @ normal)
+    places = 1 + int((np.diff(depth) > 1e-3).sum())
+    if places < len(positions):
+        raise uneven(
+            f"{len(positions)} images lie at {places} places, so some are doubled, or there are several echoes or times"
+        )
 
 
 def uneven(why: str) -> BadInputError:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -145,3 +146,51 @@ def test_film_asks_for_a_frame(tmp_path):
     volume = read_volume(tmp_path / "film.dcm", frame=2)
     assert volume.modality == "US"
     np.testing.assert_array_equal(volume.array[0], frames[2:3])
+
+
+def change(folder: Path, edit) -> None:
+    for path in folder.iterdir():
+        slice_ = pydicom.dcmread(path)
+        edit(slice_)
+        slice_.save_as(path)
+
+
+def test_slices_of_different_scales_keep_their_values(tmp_path):
+    hounsfield = write_series(tmp_path / "pet")
+    expected = hounsfield.astype(np.float64)
+
+    def scale(slice_) -> None:
+        number = int(slice_.InstanceNumber) - 1
+        slope = 1.0 if number == 0 else 0.0004 * number
+        slice_.RescaleSlope, slice_.RescaleIntercept = str(slope), "0"
+        expected[number] = slice_.pixel_array * slope
+
+    change(tmp_path / "pet", scale)
+    volume = read_volume(tmp_path / "pet")
+    np.testing.assert_allclose(volume.array[0], expected, rtol=1e-5)
+
+
+def test_a_series_that_does_not_say_how_large_its_pixels_are_is_refused(tmp_path):
+    write_series(tmp_path / "ct")
+    change(tmp_path / "ct", lambda slice_: slice_.pop("PixelSpacing"))
+    assert refusal(tmp_path / "ct").code == "dicom.no-spacing"
+
+
+def test_slices_with_pixels_of_different_sizes_are_refused(tmp_path):
+    write_series(tmp_path / "ct")
+
+    def widen(slice_) -> None:
+        if slice_.InstanceNumber == 3:
+            slice_.PixelSpacing = [0.9, 1.4]
+
+    change(tmp_path / "ct", widen)
+    error = refusal(tmp_path / "ct")
+    assert error.code == "dicom.uneven-slices"
+    assert "one distance between voxels" in error.what
+
+
+def test_doubled_images_and_several_echoes_are_told_as_such(tmp_path):
+    write_series(tmp_path / "ct", count=10, positions=np.array([2.5 * (n // 2) * NORMAL for n in range(10)]))
+    error = refusal(tmp_path / "ct")
+    assert error.code == "dicom.uneven-slices"
+    assert "10 images lie at 5 places" in error.what
