@@ -17,6 +17,8 @@ MAX_VOXELS = 1_000_000_000
 
 _NIFTI_HEADER = 348
 _CHUNK = 1 << 22
+_SAME_SPACING = 0.01
+"""Share by which two statements of a spacing may differ, by rounding or a slight skew."""
 
 
 def truncated() -> BadInputError:
@@ -100,13 +102,29 @@ def check_nifti(path: Path) -> None:
             raise bad_geometry("the distance between its voxels is zero or not a number")
     if header.sform is not None and not np.isfinite(header.sform).all():
         raise bad_geometry("its orientation is not a number")
+    _refuse_two_spacings(header)
     voxels = path.with_suffix(".img") if path.suffix.lower() == ".hdr" else path
     if voxels.is_file() and _unpacked_size(voxels, header.bytes_expected) < header.bytes_expected:
         raise truncated()
 
 
+def _refuse_two_spacings(header: NiftiHeader) -> None:
+    """Refuse a matrix, where it is all that places the voxels, with another distance between them than the header's.
+
+    ITK, and so 3D Slicer, takes the header's distance; most other programs take the matrix', as the standard says.
+    """
+    if header.sform is None or header.has_qform or len(header.shape) < 3:
+        return
+    said, placed = np.array(header.spacing[:3]), np.linalg.norm(header.sform[:, :3], axis=0)
+    several = np.array(header.shape[:3]) > 1
+    if (np.abs(placed - said) > _SAME_SPACING * said)[several].any():
+        raise bad_geometry("it gives two different distances between its voxels (pixdim and sform)")
+
+
 def read_nifti_header(path: Path) -> NiftiHeader:
-    """Read the header of a ``.nii``, ``.nii.gz`` or ``.hdr`` file."""
+    """Read the header of a ``.nii``, ``.nii.gz``, ``.hdr`` or ``.img`` file (whose header is in the ``.hdr``)."""
+    if path.suffix.lower() == ".img":
+        path = path.with_suffix(".hdr")
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"

@@ -286,6 +286,7 @@ def test_impossible_sizes_are_refused_before_anything_is_allocated(tmp_path):
 def sheared(tmp_path: Path, shear: float) -> Path:
     path = patched_nifti(tmp_path, 280, "12f", -1, shear, 0, 0, 0, -1, 0, 0, 0, 0, 1, 0)
     data = bytearray(path.read_bytes())
+    struct.pack_into("<3f", data, 80, 1, 1, 1)
     struct.pack_into("<2h", data, 252, 0, 1)
     path.write_bytes(data)
     return path
@@ -363,3 +364,25 @@ def test_damage_anywhere_gives_a_volume_or_a_refusal(tmp_path, capfd):
         assert np.isfinite(volume.grid.affine()).all()
         assert np.isfinite(volume.array).all()
     assert str(tmp_path) not in capfd.readouterr().err
+
+
+def test_either_file_of_a_nifti_pair_is_read(tmp_path):
+    save(tmp_path, picture(numbers()), "scan.img")
+    one, other = (read_volume(tmp_path / f"scan.{ending}") for ending in ("hdr", "img"))
+    np.testing.assert_array_equal(one.array, other.array)
+    assert one.grid == other.grid
+    os.truncate(tmp_path / "scan.img", 100)
+    for ending in ("hdr", "img"):
+        assert refusal(tmp_path / f"scan.{ending}") == "image.truncated"
+
+
+@pytest.mark.parametrize(("scale", "qform", "code"), [(1.005, 0, None), (2.0, 0, "image.bad-geometry"), (2.0, 1, None)])
+def test_a_nifti_matrix_of_another_spacing_is_refused_where_nothing_else_places_it(tmp_path, scale, qform, code):
+    path = patched_nifti(tmp_path, 280, "12f", -0.7, 0, 0, 0, 0, -0.8, 0, 0, 0, 0, 2.5 * scale, 0)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<2h", data, 252, qform, 2)
+    path.write_bytes(data)
+    if code is None:
+        assert read_volume(path).grid.spacing == pytest.approx((0.7, 0.8, 2.5))
+    else:
+        assert refusal(path) == code
