@@ -17,6 +17,7 @@ from FedSegCore.inference.restoring import most_probable
 from FedSegCore.inference.single_pieces import LeftOut, keep_single_pieces
 from FedSegCore.inference.weights import load_weights
 from FedSegCore.models.release import Release
+from FedSegCore.networks.layout import lay_out
 from FedSegCore.networks.registry import build_network
 from FedSegCore.volumes.labels import LabelContract
 from FedSegCore.volumes.preparation import Prepared, prepare, restore_labels
@@ -126,6 +127,8 @@ class Segmenter:
             with torch.random.fork_rng(devices=[]):
                 network = build_network(release.card.network)
             load_weights(network, release.weights())
+            if self.device.type == "cpu":
+                lay_out(network, release.card.network.dimensions)
             self._kept = (key, network.eval())  # the predictor moves it, and knows what to do where it does not fit
         return self._kept[1]
 

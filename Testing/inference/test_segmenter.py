@@ -187,6 +187,21 @@ def test_a_3d_release_segments_with_3d_tiles(tmp_path, a_segmenter):
     assert seen[-1] == 1.0
 
 
+def test_a_network_for_volumes_is_laid_out_for_the_processor_and_says_the_same(tmp_path):
+    config = NetworkConfig(dimensions=3, out_channels=3, options={"channels": [4, 8]})
+    torch.manual_seed(1)
+    plain = build_network(config).eval()
+    release = open_release(
+        publish(tmp_path / "releases", "volumes", {"CT": CT}, weights_of(plain), config, (8, 16, 16))
+    )
+    network = Segmenter("cpu")._network_of(release)
+    kernels = [weight for weight in network.parameters() if weight.ndim == 5]
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last_3d) for kernel in kernels)
+    tile = torch.rand(1, 1, 8, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(tile), plain(tile), rtol=0, atol=1e-5)
+
+
 def test_cancelling_ends_it_at_the_next_tile(a_segmenter, release):
     image, _ = ball_scan(centred((30, 32, 32)))
     counter = itertools.count()
