@@ -85,7 +85,9 @@ def _words_about(found: dict[str, Any], done: dict[str, Any]) -> str:
         return "not found"
     words = [_size_of(found)]
     if found["mean_intensity"] is not None:
-        words.append(" ".join([f"mean {found['mean_intensity']:.1f}", done["intensity_unit"] or ""]).strip())
+        mean = found["mean_intensity"]
+        number = f"{mean:.1f}" if abs(mean) >= 1 else f"{mean:.3g}"
+        words.append(f"mean {number} {done['intensity_unit'] or ''}".strip())
     return ", ".join([*words, f"mean probability {sure:.2f}"])
 
 

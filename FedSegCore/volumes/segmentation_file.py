@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import SimpleITK as sitk
 from scipy import ndimage
 
@@ -172,7 +173,7 @@ def segment_volumes(labels: Volume, shown: Sequence[Label], image: Volume | None
         labels: (1, k, j, i) of contract values.
         shown: the labels.
         image: what was segmented, on the same grid. ``mean_intensity`` is in its units (HU for CT); None without it,
-            for images of several channels, and for labels without a voxel.
+            for images of several channels, and for labels without a voxel that is a number.
 
     Returns:
         ``code`` is the SNOMED-CT code of the label's type. A single slice or picture has no ``volume_ml`` (None) but an
@@ -183,11 +184,12 @@ def segment_volumes(labels: Volume, shown: Sequence[Label], image: Volume | None
     flat = 1 in labels.grid.shape
     pixel = _pixel_mm2(labels.grid, image)
     grey = image.array[0] if image is not None and image.channels == 1 else None
+    filled = grey.min() if grey is not None and image is not None and "not_finite" in image.metadata else None
     rows = []
     for label in shown:
         box = boxes[label.value - 1] if label.value <= len(boxes) else None
         mask = array[box] == label.value if box is not None else None
-        mean = None if mask is None or grey is None else round(float(grey[box][mask].mean(dtype=np.float64)), 3)
+        mean = None if mask is None or grey is None else _mean(grey[box][mask], filled)
         count = int(mask.sum()) if mask is not None else 0
         rows.append(
             {
@@ -201,6 +203,21 @@ def segment_volumes(labels: Volume, shown: Sequence[Label], image: Volume | None
             }
         )
     return rows
+
+
+def _mean(values: npt.NDArray[Any], filled: np.number[Any] | None) -> float | None:
+    """Return the mean, to three decimals and at least four digits: maps of diffusion are of thousandths.
+
+    Args:
+        values: of a label's voxels.
+        filled: what was put where a voxel was no number (``read_volume``); such voxels do not count. None: nothing was.
+    """
+    if filled is not None:
+        values = values[values != filled]
+    if values.size == 0:
+        return None
+    mean = float(values.mean(dtype=np.float64))
+    return round(mean, 3) if abs(mean) >= 1 else float(f"{mean:.4g}")
 
 
 def _pixel_mm2(grid: Grid, image: Volume | None) -> float | None:

@@ -71,12 +71,11 @@ def measure(maps: Sequence[SharedMap], image: "np.ndarray", ijkToRas: "np.ndarra
     for shared in maps:
         labelMap, length = shared.labelMap, max(shared.values.values()) + 1
         spacing = np.linalg.norm(labelMap.ijkToRas[:3, :3], axis=0)
-        counts = _totals(labelMap.voxels, length)
+        counts, _none = _totals(labelMap.voxels, length)
         inside, sums = np.zeros(length), np.zeros(length)
         if image.ndim == 3 and labelMap.isOnGrid(ijkToRas):
             here, there = labelMap.overlap(image.shape)
-            inside = _totals(labelMap.voxels[here], length)
-            sums = _totals(labelMap.voxels[here], length, image[there])
+            inside, sums = _totals(labelMap.voxels[here], length, image[there])
         for segmentId, value in shared.values.items():
             mean = float(sums[value] / inside[value]) if inside[value] else None
             volume, area = _sizeOf(int(counts[value]), spacing, image.shape[:3])
@@ -133,14 +132,22 @@ def _time(image: "vtkOrientedImageData | None") -> int:
     return max(image.GetMTime(), scalars.GetMTime() if scalars is not None else 0)
 
 
-def _totals(voxels: "np.ndarray", length: int, weights: "np.ndarray | None" = None) -> "np.ndarray":
-    """Return for each value below ``length`` the number of its voxels, or the sum of ``weights`` in them."""
+def _totals(voxels: "np.ndarray", length: int, weights: "np.ndarray | None" = None) -> "tuple[np.ndarray, np.ndarray]":
+    """Return for each value below ``length`` the number of its voxels, and the sum of ``weights`` in them.
+
+    With weights, voxels of which the weight is no number (NaN, infinite) do not count.
+    """
     import numpy as np
 
-    totals = np.zeros(length)
+    counts, sums = np.zeros(length), np.zeros(length)
     thick = max(1, SLAB_BYTES // max(1, voxels[:1].nbytes))
     for first in range(0, len(voxels), thick):
-        slab = slice(first, first + thick)
-        within = None if weights is None else weights[slab].ravel()
-        totals += np.bincount(voxels[slab].ravel(), within, length)[:length]
-    return totals
+        values = voxels[first : first + thick].ravel()
+        if weights is not None:
+            within = weights[first : first + thick].ravel()
+            if within.dtype.kind == "f":
+                isNumber = np.isfinite(within)
+                values, within = values[isNumber], within[isNumber]
+            sums += np.bincount(values, within, length)[:length]
+        counts += np.bincount(values, minlength=length)[:length]
+    return counts, sums

@@ -261,12 +261,23 @@ class ResultPanel:
         name = qt.QTableWidgetItem(row.name[:1].upper() + row.name[1:] + mark)
         name.setIcon(qt.QIcon(color))
         volume = qt.QTableWidgetItem(measureWords(row))
-        mean = qt.QTableWidgetItem("" if row.meanIntensity is None else f"{row.meanIntensity:,.0f}")
+        mean = qt.QTableWidgetItem(meanWords(row.meanIntensity))
         for column, item in enumerate((name, volume, mean)):
             item.setToolTip(_("Please check: {reason}.").format(reason="; ".join(row.checks)) if row.checks else "")
             if column:
                 item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             self.ui.resultTable.setItem(number, column, item)
+
+
+def meanWords(mean: float | None) -> str:
+    """Return a mean intensity; a small one, as maps of diffusion and normalized images have, with its digits.
+
+    >>> meanWords(61.2), meanWords(0.001234), meanWords(None)
+    ('61', '0.00123', '')
+    """
+    if mean is None:
+        return ""
+    return f"{mean:,.0f}" if abs(mean) >= 10 else f"{mean:.3g}"
 
 
 def volumeWords(milliliters: float) -> str:

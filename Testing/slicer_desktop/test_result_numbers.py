@@ -57,6 +57,16 @@ def test_a_segment_of_a_color_image_has_a_size_and_no_mean():
         assert measure([shared], np.ones(image, np.uint8), SPACING) == {"polyp": Measured(*size)}
 
 
+def test_voxels_that_are_no_numbers_do_not_count_in_a_mean():
+    image = np.full((2, 2, 2), 0.002, np.float32)
+    image[0, 0] = (np.nan, -np.inf)
+    labels = np.ones((2, 2, 2), np.uint8)
+    labels[0] = ((2, 1), (1, 1))
+    found = measure([SharedMap(LabelMap(labels, (0, 0, 0), SPACING), {"a": 1, "b": 2})], image, SPACING)
+    assert found["a"] == Measured(pytest.approx(0.21), pytest.approx(0.002), None, 7)
+    assert found["b"] == Measured(pytest.approx(0.03), None, None, 1)
+
+
 def test_a_label_map_with_negative_values_is_refused():
     layer = SharedMap(LabelMap(np.full((1, 1, 1), -1, np.int16), (0, 0, 0), SPACING), {"a": 1})
     with pytest.raises(ValueError, match="negative"):

@@ -7,7 +7,7 @@ import pytest
 import qt
 import slicer
 from FedSegSlicerLib.Errors import UserError
-from FedSegSlicerLib.ResultPanel import volumeWords
+from FedSegSlicerLib.ResultPanel import meanWords, volumeWords
 from FedSegSlicerLib.SegmentationResult import findResult
 from FedSegSlicerLib.SegmentLogic import State
 from panel_helpers import Ticks, check_nothing_is_clipped, outcome_to_check, segmented, show_result, table_of
@@ -280,3 +280,11 @@ def test_a_result_that_was_put_aside_elsewhere_is_shown_when_its_volume_is_chose
 )
 def test_the_volume_of_a_small_lesion_does_not_read_as_nothing(milliliters, words):
     assert volumeWords(milliliters) == words
+
+
+@pytest.mark.parametrize(
+    ("mean", "words"),
+    [(None, ""), (61.2, "61"), (-1234.5, "-1,234"), (9.87, "9.87"), (0.001234, "0.00123"), (0.0, "0"), (-0.4, "-0.4")],
+)
+def test_a_mean_of_small_values_is_not_shown_as_nothing(mean, words):
+    assert meanWords(mean) == words

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, UsageError
 from FedSegCore.volumes.labels import CodedTerm, Label, LabelContract
-from FedSegCore.volumes.reading import read_label_map
+from FedSegCore.volumes.reading import read_label_map, read_volume
 from FedSegCore.volumes.segmentation_file import (
     read_segments,
     segment_volumes,
@@ -138,6 +139,17 @@ def test_mean_intensities_are_of_the_segments_own_voxels():
     assert [row["mean_intensity"] for row in rows] == [-25.0, 3000.0, None]
     colour = Volume(np.zeros((3, 1, 2, 3), np.uint8), image.grid)
     assert segment_volumes(Volume(array, image.grid), CONTRACT.labels, colour)[0]["mean_intensity"] is None
+
+
+def test_means_of_small_values_keep_their_digits_and_voxels_that_are_no_numbers_do_not_count(tmp_path):
+    array = np.zeros((1, 1, 2, 3), np.uint8)
+    array[0, 0, 0], array[0, 0, 1, 0] = 1, 2
+    diffusion = np.array([[[0.001234, 0.001236, np.nan], [np.nan, 0.0007, 0.0002]]], np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(diffusion), str(tmp_path / "adc.nrrd"))
+    image = read_volume(tmp_path / "adc.nrrd")
+    rows = segment_volumes(Volume(array, image.grid), CONTRACT.labels, image)
+    assert [row["mean_intensity"] for row in rows] == [pytest.approx(0.001235, abs=1e-7), None, None]
+    assert [row["voxels"] for row in rows] == [3, 1, 0]
 
 
 def test_unwritable_places_leave_nothing(tmp_path):
