@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -99,6 +100,8 @@ class RuntimeLocator:
         environment["FLWR_TELEMETRY_ENABLED"] = "0"
         environment["PYTHONUTF8"] = "1"
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # Slicer's Python, which may run it, stays as it is
+        if platform.libc_ver()[0] == "glibc":
+            useHugePages(environment)
         return environment
 
     def _usualPlaces(self) -> Iterator[Path]:
@@ -107,6 +110,16 @@ class RuntimeLocator:
         yield self.installFolder()
         yield Path(__file__).resolve().parents[2] / ".runtime"  # a checkout, with the runtime of its bootstrap script
         yield Path.home() / ".fedseg" / "runtime"
+
+
+def useHugePages(environment: dict[str, str]) -> None:
+    """Let a process of this environment keep large arrays in large pages, as ``FedSegCore.common.huge_pages`` says.
+
+    Known since glibc 2.35, passed over by older ones. What the user has set of it stays.
+    """
+    said = environment.get("GLIBC_TUNABLES", "")
+    if "glibc.malloc.hugetlb" not in said:
+        environment["GLIBC_TUNABLES"] = ":".join(filter(None, (said, "glibc.malloc.hugetlb=1")))
 
 
 def coreFingerprint(source: Path) -> str:

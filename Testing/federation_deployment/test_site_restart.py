@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ from tiny_deployment import serving, tiny_federation
 from FedSegCore.federation.compression import lowered, raised
 from FedSegCore.federation.initial_model import initial_model
 from FedSegCore.federation.messages import RoundOrder, read_result, write_order
-from FedSegCore.federation.process_group import Restarts
+from FedSegCore.federation.process_group import Child, Restarts
 from FedSegCore.federation.site import control
+from FedSegCore.federation.site.children import site_child
 from FedSegCore.federation.site.folder import SiteFolder
 from FedSegCore.federation.site.node import SiteProcesses
 from FedSegCore.federation.site.state import site_state
@@ -169,3 +171,14 @@ def test_a_site_that_waits_for_days_to_be_let_in_tries_less_often(site: SiteFold
     processes._supernode = Ended()
     processes._keep_supernode()
     assert processes._next_start - now[0] == 5.0
+
+
+def test_the_trainer_alone_gets_large_pages(site, monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    started = []
+    monkeypatch.setattr(Child, "start", lambda child: started.append(child))
+    TrainerKeeper(site).start()
+    (trainer,) = started
+    assert trainer.environment["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    assert "GLIBC_TUNABLES" not in site_child(site, "SuperNode", "run_supernode").environment

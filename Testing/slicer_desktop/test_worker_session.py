@@ -1,6 +1,7 @@
 """A worker that cannot be started, or is ended while it is needed: nothing waits for ever, the next one answers."""
 
 import os
+import platform
 import sys
 
 import psutil
@@ -64,6 +65,21 @@ def test_how_a_worker_ended_is_told_in_words_that_can_be_translated(code, words,
     wait_until(lambda: told, 20)
     assert told[0].startswith("«")
     assert words in told[0]
+
+
+@pytest.mark.parametrize(
+    ("library", "said", "expected"),
+    [
+        ("glibc", {}, "glibc.malloc.hugetlb=1"),
+        ("glibc", {"GLIBC_TUNABLES": "a=1"}, "a=1:glibc.malloc.hugetlb=1"),
+        ("glibc", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, "glibc.malloc.hugetlb=0"),
+        ("", {}, None),
+    ],
+)
+def test_the_worker_computes_in_large_pages_where_linux_has_them(library, said, expected, monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: (library, "2.36"))
+    environment = RuntimeLocator(lambda: "", lambda: said).environment()
+    assert environment.get("GLIBC_TUNABLES") == expected
 
 
 def test_an_installer_that_fails_inside_start_does_not_look_for_ever(no_program, monkeypatch, tmp_path):

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import time
+from dataclasses import replace
 
 from FedSegCore.common.errors import CannotDoHereError, FedSegError
 from FedSegCore.common.files import write_json
+from FedSegCore.common.huge_pages import with_huge_pages
 from FedSegCore.federation.process_group import Restarts, stop_trees
 from FedSegCore.federation.site.children import site_child
 from FedSegCore.federation.site.control import known_control, wanted_device
@@ -78,7 +80,7 @@ class TrainerKeeper:
         self._folder.trainer_trouble.unlink(missing_ok=True)
         self._settings, self._try_again = wanted_settings(self._folder), None
         child = site_child(self._folder, "trainer", "trainer_process", threads=self._settings[1])
-        self.process = child.start()
+        self.process = replace(child, environment=with_huge_pages(child.environment)).start()
         self._starts.started()
 
     def forget(self) -> None:
