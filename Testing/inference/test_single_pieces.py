@@ -1,7 +1,10 @@
 """Structures that are one piece come out as one piece; everything else as it was found."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from monai.transforms.utils import get_largest_connected_component_mask
 
 from FedSegCore.inference.certainty import Certainty
 from FedSegCore.inference.doubts import doubts_about
@@ -71,3 +74,18 @@ def test_much_left_out_is_worth_a_look(share, codes):
     )
     assert [doubt.code for doubt in found] == codes
     assert all("11%" in doubt.reason for doubt in found)
+
+
+def test_specks_all_over_a_large_image_are_left_out_in_bounded_memory():
+    labels = LIVER * (np.random.default_rng(0).random((48, 128, 128)) < 0.005).astype(np.uint8)
+    labels[10:20, 40:60, 40:60] = LIVER
+    largest = get_largest_connected_component_mask(labels == LIVER)
+    tracemalloc.start()
+    try:
+        (left_out,) = keep_single_pieces(labels, TORSO_CONTRACT)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(labels == LIVER, largest)
+    assert 0.4 < left_out.share < 0.6
+    assert peak < 8 * labels.size  # numbers of pieces in four bytes, and masks
