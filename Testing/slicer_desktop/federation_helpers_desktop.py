@@ -32,9 +32,10 @@ invite(made, folder / "invitation.json", config, 10)
 """
 
 
-def make_invitation(folder: Path) -> Path:
+def make_invitation(folder: Path, port: int = 9443) -> Path:
     """Make a coordinator and return the invitation it sends, by the core itself in a process of its own."""
-    subprocess.run([sys.executable, "-c", COORDINATE, str(TOOLS), str(folder)], check=True)
+    script = COORDINATE.replace('hosts=("localhost",)', f'hosts=("localhost",), fleet_port={port}')
+    subprocess.run([sys.executable, "-c", script, str(TOOLS), str(folder)], check=True)
     return folder / "invitation.json"
 
 

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import socket
 import time
 
 import pytest
 import qt
 import slicer
+from federation_helpers_desktop import make_invitation
 from FedSegSlicerLib import CohortPanel
 from FedSegSlicerLib.FederationLogic import FederationLogic
 from FedSegSlicerLib.QtWorkerProcess import QtWorkerProcess
@@ -84,7 +86,15 @@ def test_the_tab_key_goes_from_the_patient_through_the_structures_to_the_check(p
     assert reached == [panel.ui.fedPatientLineEdit._qt_object, *choices, panel.ui.fedCheckCaseButton._qt_object]
 
 
-def test_the_check_names_each_layer_and_its_table_is_read_by_keyboard(panel):
+def test_the_check_names_each_layer_and_its_table_is_read_by_keyboard(open_federation, tmp_path):
+    panel = open_federation(tmp_path / "site")
+    with socket.socket() as taken:  # it does not listen; at the usual port somebody's coordinator may
+        taken.bind(("localhost", 0))
+        panel.join(make_invitation(tmp_path / "coordinator", taken.getsockname()[1]))
+        check_names_each_layer(panel)
+
+
+def check_names_each_layer(panel):
     ui = panel.ui
     ui.fedCheckCollapsibleButton.collapsed = False
     ui.fedJournalCollapsibleButton.collapsed = False
