@@ -73,9 +73,10 @@ def measure(maps: Sequence[SharedMap], image: "np.ndarray", ijkToRas: "np.ndarra
         spacing = np.linalg.norm(labelMap.ijkToRas[:3, :3], axis=0)
         counts, _none = _totals(labelMap.voxels, length)
         inside, sums = np.zeros(length), np.zeros(length)
-        if image.ndim == 3 and labelMap.isOnGrid(ijkToRas):
-            here, there = labelMap.overlap(image.shape)
-            inside, sums = _totals(labelMap.voxels[here], length, image[there])
+        placed = labelMap.onGrid(ijkToRas) if image.ndim == 3 else None
+        if placed is not None:
+            here, there = placed.overlap(image.shape)
+            inside, sums = _totals(placed.voxels[here], length, image[there])
         for segmentId, value in shared.values.items():
             mean = float(sums[value] / inside[value]) if inside[value] else None
             volume, area = _sizeOf(int(counts[value]), spacing, image.shape[:3])

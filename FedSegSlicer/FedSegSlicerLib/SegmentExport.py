@@ -130,8 +130,8 @@ def layersOf(
             raise _noLabelMap()
         if image.IsEmpty():
             continue
-        labelMap = readLabelMap(image)
-        if not labelMap.isOnGrid(place):
+        labelMap = readLabelMap(image).onGrid(place)
+        if labelMap is None:
             raise UserError(
                 "export.other-geometry",
                 _("This segmentation has other voxels than the volume."),

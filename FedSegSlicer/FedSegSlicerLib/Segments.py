@@ -31,9 +31,29 @@ class LabelMap:
     start: tuple[int, int, int]
     ijkToRas: "np.ndarray"
 
-    def isOnGrid(self, ijkToRas: "np.ndarray") -> bool:
-        """Return whether its voxels are those of an image with this matrix."""
-        return bool(abs(self.ijkToRas - ijkToRas).max() <= SAME_PLACE_MM)
+    def onGrid(self, ijkToRas: "np.ndarray") -> "LabelMap | None":
+        """Return the same voxels counted as an image with this matrix counts them; None if they are others.
+
+        Slicer counts the slices of an image from the other end than its file where the file has them mirrored, but
+        leaves those of a segmentation as its file has them.
+        """
+        import numpy as np
+
+        between = np.rint(np.linalg.inv(ijkToRas) @ self.ijkToRas)
+        turns = between[:3, :3].astype(int)
+        isPermutation = (abs(turns).sum(axis=0) == 1).all() and (abs(turns).sum(axis=1) == 1).all()
+        if not isPermutation or abs(ijkToRas @ between - self.ijkToRas).max() > SAME_PLACE_MM:
+            return None
+        own = [int(abs(row).argmax()) for row in turns]
+        ways = [int(turns[axis, own[axis]]) for axis in range(3)]
+        voxels = self.voxels.transpose([2 - own[axis] for axis in (2, 1, 0)])[
+            tuple(slice(None, None, w) for w in ways[::-1])
+        ]
+        ends = [
+            way * (self.start[n] + (self.voxels.shape[2 - n] - 1) * (way < 0)) for n, way in zip(own, ways, strict=True)
+        ]
+        i, j, k = (int(end + between[axis, 3]) for axis, end in enumerate(ends))
+        return LabelMap(voxels, (i, j, k), ijkToRas)
 
     def overlap(self, shape: Sequence[int]) -> tuple[Slices, Slices]:
         """Return which part of it lies in an image of the same grid and this ``shape`` (k, j, i), and where there.

@@ -9,10 +9,13 @@ import pytest
 import qt
 import SimpleITK as sitk
 import slicer
+import vtk
 from FedSegSlicerLib.SegmentationResult import ROLE, findResult
+from FedSegSlicerLib.Segments import imageOf, readLabelMap
 from panel_helpers import outcome_to_check, show_result
 from scene_helpers import bring_in, load_volume, wait_until
 from test_segment_logic import Desk
+from vtk.util.numpy_support import vtk_to_numpy
 
 from FedSegCore.phantoms.torso import TORSO_CONTRACT
 from FedSegCore.volumes.reading import read_label_map
@@ -124,6 +127,29 @@ def test_where_segments_overlap_the_smaller_one_is_written(order, desk, patients
     for name in ("liver", "lesion"):
         expected[boxes[name] > 0] = number[name]
     np.testing.assert_array_equal(written, expected)
+
+
+def mirrored(node):
+    """Count the slices of a segmentation from the other end, as a file with mirrored slices is loaded."""
+    segmentation = node.GetSegmentation()
+    image = imageOf(segmentation, segmentation.GetNthSegmentID(0))
+    labels = readLabelMap(image)
+    turn = np.diag([1.0, 1.0, -1.0, 1.0])
+    turn[2, 3] = 2 * labels.start[2] + labels.voxels.shape[0] - 1
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy((labels.ijkToRas @ turn).ravel().tolist())
+    voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(labels.voxels.shape)
+    voxels[:] = voxels[::-1].copy()
+    image.SetImageToWorldMatrix(matrix)
+
+
+def test_a_segmentation_whose_slices_count_from_the_other_end_is_written(desk, patients, tmp_path):
+    volume = load_volume(patients["CT"])
+    node = bring_in(patients["CT.labels"], volume).node
+    mirrored(node)
+    assert exported(desk, volume, tmp_path / "found.nrrd") is None
+    truth = read_label_map(patients["CT.labels"]).array[0]
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "found.nrrd"))), truth)
 
 
 def write_series(scan, folder):
