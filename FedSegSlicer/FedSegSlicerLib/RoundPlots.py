@@ -80,6 +80,10 @@ class RoundPlots:
         self._table.EndModify(modified)
         x, *shown = columns
         highest = max((value for name in shown for value in columns[name] if isfinite(value)), default=1.0)
+        # Slicer finds an automatic range once, when a curve is added, and not when its table grows.
+        numbers = columns[x] or [1.0]
+        self._chart.SetXAxisRangeAuto(False)
+        self._chart.SetXAxisRange(min(numbers), max(max(numbers), min(numbers) + 1.0))
         self._chart.SetYAxisRangeAuto(False)
         self._chart.SetYAxisRange(0.0, ROOM_FOR_LEGEND * max(highest, 1.0))
         for number, name in enumerate(shown):

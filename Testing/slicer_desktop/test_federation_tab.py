@@ -167,8 +167,11 @@ def test_rounds_as_table_and_plots_of_slicer(open_federation, tmp_path):
     assert spleen not in (loss, liver)
     assert not chart.GetSaveWithScene()
     assert chart.GetYAxisRange() == pytest.approx((0.0, 1.3))
+    assert chart.GetXAxisRange() == pytest.approx((1.0, 3.0))
     training.plots.update([*rounds, {"round_number": 4, "rounds": 4, "loss": 0.1, "dice": {"liver": 0.8}}])
     assert table.GetNumberOfRows() == 4
+    assert not chart.GetXAxisRangeAuto()  # Slicer's own stays as it was when the curves were added
+    assert chart.GetXAxisRange() == pytest.approx((1.0, 4.0))
     slicer.mrmlScene.Clear(False)
     training.plots.show(rounds)  # a scene that was closed takes the plots with it; they are made anew
     assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode").GetNumberOfPlotSeriesNodes() == 3
