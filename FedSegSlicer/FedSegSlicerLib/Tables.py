@@ -27,6 +27,14 @@ def stretchColumn(table: object, stretched: int) -> None:
         header.setSectionResizeMode(column, mode)
 
 
+def fitColumns(table: object) -> None:
+    """Let each column be as wide as its words, the last one also wider; where there is no room, they are scrolled."""
+    header = table.horizontalHeader()
+    for column in range(table.columnCount):
+        header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+    header.setStretchLastSection(True)
+
+
 def keepHeight(table: object) -> None:
     """Let the table be as high as it was made, and leave room that is left over to others."""
     table.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
@@ -47,4 +55,7 @@ def fitTable(table: object, most: int | None = None) -> None:
     table.resizeRowsToContents()
     shown = table.rowCount if most is None else min(most, table.rowCount)
     rows = sum(table.rowHeight(row) for row in range(shown))
-    table.setFixedHeight(table.horizontalHeader().sizeHint.height() + rows + 2 * table.frameWidth + 2)
+    bar = table.horizontalScrollBar()
+    isScrolled = table.horizontalHeader().length() > table.viewport().width
+    room = bar.sizeHint.height() if isScrolled and table.horizontalHeader().stretchLastSection else 0
+    table.setFixedHeight(table.horizontalHeader().sizeHint.height() + rows + room + 2 * table.frameWidth + 2)

@@ -13,7 +13,7 @@ from .FederationTypes import SiteFacts
 from .Parameters import DeviceChoice
 from .ReadyCheck import reasonDevice
 from .RoundPlots import RoundPlots, labelsOf
-from .Tables import fillTable, fitTable, prepareTable, stretchColumn
+from .Tables import fillTable, fitColumns, fitTable, prepareTable
 
 MOST_ROWS = 6
 USUAL_HOURS = ("19:00", "07:00")
@@ -107,9 +107,9 @@ class TrainingPanel:
         table, labels = self.ui.fedRoundTable, labelsOf(rounds)
         table.setColumnCount(2 + len(labels))
         table.setHorizontalHeaderLabels(
-            [_("Round"), _("Loss"), *(_("Dice, {label}").format(label=name) for name in labels)]
+            [_("Round"), _("Loss"), *(_("Dice\n{label}").format(label=name) for name in labels)]
         )
-        stretchColumn(table, 0)
+        fitColumns(table)
         rows = [
             [
                 _("{number} of {rounds}").format(number=entry["round_number"], rounds=entry["rounds"]),
