@@ -52,6 +52,8 @@ class QueuePanel:
         self.ui.queueCollapsibleButton.collapsed = True
         self.ui.queueCollapsibleButton.connect("contentsCollapsed(bool)", self._onFolded)
         self.ui.queueButton.connect("clicked(bool)", self._onButton)
+        self.ui.queueAllButton.connect("clicked(bool)", lambda _checked: self._markEach(True))
+        self.ui.queueNoneButton.connect("clicked(bool)", lambda _checked: self._markEach(False))
         self.ui.queueTable.connect("itemChanged(QTableWidgetItem*)", lambda _item: self._onMarked())
         queue.changed.connect(self._onChanged)
         self._isStale = False
@@ -95,6 +97,8 @@ class QueuePanel:
         running, marked = self.queue.isRunning, self._marked()
         reason = "" if running else self._reasonNotReady(marked)
         what = _("Segment one volume") if len(marked) == 1 else _("Segment {count} volumes").format(count=len(marked))
+        self.ui.queueAllButton.enabled = not running and len(marked) < len(self._entries)
+        self.ui.queueNoneButton.enabled = not running and bool(marked)
         button.text = _("Cancel all") if running else what
         button.enabled = not reason
         button.toolTip = reason or (
@@ -144,6 +148,11 @@ class QueuePanel:
             self._fill()
             self.queue.start(self._entries, self._decide, readSetting(RELEASES_FOLDER), self._device())
             self.update()
+
+    def _markEach(self, isMarked: bool) -> None:
+        self._leftOut = set() if isMarked else {entry.volumeId for entry in self._entries}
+        self._fill()
+        self.update()
 
     def _onMarked(self) -> None:
         marked = {entry.volumeId for entry in self._marked()}
