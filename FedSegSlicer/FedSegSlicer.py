@@ -87,6 +87,7 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.closeQuestion = None
         self.runtimePanel = None
         self.tabHeights = None
+        self.panelHeight = None
         self._parameters = None
         self._guiTag = None
 
@@ -95,6 +96,7 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         from FedSegSlicerLib.CloseQuestion import CloseQuestion
         from FedSegSlicerLib.FederationTab import FederationTab
+        from FedSegSlicerLib.PanelHeight import PanelHeight
         from FedSegSlicerLib.RuntimePanel import RuntimePanel
         from FedSegSlicerLib.SeeTab import SeeTab
         from FedSegSlicerLib.SeeViews import SampleViews
@@ -119,6 +121,7 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         installer = self.logic.makeRuntimeInstaller(sessions[0].locator)
         self.runtimePanel = RuntimePanel(self.ui, installer, sessions, self._onRuntimeChanged)
         self.tabHeights = TabHeights(self.ui.tabWidget)
+        self.panelHeight = PanelHeight(uiWidget, self.parent)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._onSceneEnd)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneEnd)
@@ -139,6 +142,8 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.federationTab.cleanup()
         if self.runtimePanel is not None:
             self.runtimePanel.cleanup()
+        if self.panelHeight is not None:
+            self.panelHeight.cleanup()
         if self.logic is not None:
             self.logic.close()
 

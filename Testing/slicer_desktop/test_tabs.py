@@ -4,7 +4,8 @@ import pytest
 import slicer
 from FedSegSlicerLib.Errors import UserError
 from FedSegSlicerLib.RuntimeLocator import otherVersionError
-from scene_helpers import load_volume
+from PySide6 import QtWidgets
+from scene_helpers import load_volume, wait_until
 
 pytestmark = pytest.mark.slicer
 
@@ -21,6 +22,27 @@ def test_a_tab_is_not_as_high_as_the_highest(open_panel):
         others = [each._qt_object.heightForWidth(400) for each in pages if each is not page]
         assert max(others) <= 0
     assert len(set(heights)) == 1  # the bar of the tabs and a frame
+
+
+def test_the_panel_is_no_higher_than_the_module_after_another_module_was_shown(open_panel):
+    panel = open_panel()
+    slicer_panel = QtWidgets.QWidget()
+    layout, widget = QtWidgets.QVBoxLayout(slicer_panel), panel.widget.parent._qt_object
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.addWidget(widget)
+    slicer_panel.resize(440, 700)
+    slicer_panel.show()
+    lost = layout.takeAt(0)  # as Slicer does when the module is left: it is never deleted
+    layout.addWidget(widget)
+    label = panel.ui.messageLabel
+    label.text = "<br>".join(["one line of many"] * 80)
+    label.setVisible(True)
+    wait_until(lambda: layout.heightForWidth(440) > 1200)
+    label.setVisible(False)
+    wait_until(lambda: layout.heightForWidth(440) == widget.heightForWidth(440) < 1200)
+    assert lost is not None
+    widget.setParent(None)
+    slicer_panel.deleteLater()
 
 
 def test_what_lies_in_a_tab_stays_there(open_panel):
