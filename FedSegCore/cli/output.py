@@ -1,6 +1,5 @@
 """What a command prints: words for people on stderr, one JSON object as the last line of stdout for programs."""
 
-import errno
 import json
 import signal
 import sys
@@ -15,9 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from FedSegCore.common.files import is_disk_full
 from FedSegCore.common.progress import Progress, ProgressCallback
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _SteadyConsole(Console):
@@ -27,7 +25,7 @@ class _SteadyConsole(Console):
         try:
             super().print(*objects, **how)
         except OSError as error:
-            if error.errno not in _FULL:
+            if not is_disk_full(error):
                 raise
 
 

@@ -1,6 +1,7 @@
 """Files that are either whole or not there: written beside the target, then renamed."""
 
 import codecs
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,11 @@ from typing import Any
 _UNFINISHED = ".writing-"
 _TRIES = 20
 _PAUSE_S = 0.05
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Return whether a file could not be written for want of room: on the disk, or of what the user may fill of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The requests that take time: one at a time on a work thread, cancelled at once while they wait."""
 
-import errno
 import logging
 import queue
 import threading
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from FedSegCore.common.errors import CancelledError, CannotDoHereError, FedSegError
+from FedSegCore.common.files import is_disk_full
 from FedSegCore.common.progress import Progress
 from FedSegCore.worker.messages import Message, RequestId, encode, error_message, notification, result_message
 
@@ -171,7 +171,7 @@ def as_coded(error: Exception) -> FedSegError:
             f"FedSegSlicer's runtime lacks a part it needs ({error.name or 'unknown'}).",
             "Install the runtime again.",
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and is_disk_full(error):
         return CannotDoHereError("disk.full", "The disk is full.", "Free some space and try again.")
     return FedSegError(
         "worker.failed",

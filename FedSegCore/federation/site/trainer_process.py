@@ -4,7 +4,6 @@ It answers over a local socket (a named pipe on Windows) whose address and rando
 """
 
 import argparse
-import errno
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from FedSegCore.common.errors import FedSegError
+from FedSegCore.common.files import is_disk_full
 from FedSegCore.common.monai_import import import_monai
 from FedSegCore.federation.private_files import write_private
 from FedSegCore.federation.process_group import follow_parent
@@ -26,8 +26,6 @@ from FedSegCore.federation.site.folder import SOCKET_PREFIX, SiteFolder
 from FedSegCore.federation.site.trainer_keeper import NO_ROOM_EXIT, keep_trouble
 
 _WAITING_CALLS = 16
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +56,7 @@ def main() -> None:
         _keep(folder, error)
         code = 1
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if not is_disk_full(error):
             raise
         _log.error("the trainer finds no room on the disk")
         code = NO_ROOM_EXIT
