@@ -96,6 +96,7 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         from FedSegSlicerLib.CloseQuestion import CloseQuestion
         from FedSegSlicerLib.FederationTab import FederationTab
+        from FedSegSlicerLib.NodeSelectors import letKeysReach
         from FedSegSlicerLib.PanelHeight import PanelHeight
         from FedSegSlicerLib.RuntimePanel import RuntimePanel
         from FedSegSlicerLib.SeeTab import SeeTab
@@ -107,6 +108,7 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
+        letKeysReach(each for each in vars(self.ui).values() if each.className() == "qMRMLNodeComboBox")
         self.logic = FedSegSlicerLogic()
         self.segmentTab = SegmentTab(self.ui, self.logic.makeSegmentLogic())
         self.seeTab = SeeTab(self.ui, self.logic.makeSeeLogic(), SampleViews(slicer.app.layoutManager()))
