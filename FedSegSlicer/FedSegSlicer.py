@@ -90,6 +90,7 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panelHeight = None
         self._parameters = None
         self._guiTag = None
+        self._isChoosing = False
 
     def setup(self) -> None:
         """Make the user interface; called when the module is opened for the first time."""
@@ -127,6 +128,8 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._onSceneEnd)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneEnd)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self._onNodeAdded)
+        self.ui.tabWidget.connect("currentChanged(int)", lambda _index: self._chooseVolumes())
         self.initializeParameterNode()
         if self.parent.isEntered:  # it was reloaded while it is shown
             self.enter()
@@ -176,12 +179,27 @@ class FedSegSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def initializeParameterNode(self) -> None:
         """Take the scene's parameter node; choose the volume the slice views show if none is chosen."""
         self._setParameters(self.logic.getParameterNode())
+        self._chooseVolumes()
+
+    def _chooseVolumes(self) -> None:
+        """Where no volume is chosen, take the one the slice views show; See begins with that of Segment."""
+        self._isChoosing = False
+        if self._parameters is None or slicer.mrmlScene.IsBatchProcessing():
+            return
         if self._parameters.inputVolume is None:
             volumeNode = self.logic.volumeInView()
             if volumeNode is not None:
                 self._parameters.inputVolume = volumeNode
-        if self._parameters.seeVolume is None:
+        if self._parameters.seeVolume is None and self._parameters.inputVolume is not None:
             self._parameters.seeVolume = self._parameters.inputVolume
+
+    def _onNodeAdded(self, _caller: object, _event: object) -> None:
+        """Choose an image that is loaded while the module is open, once it is shown."""
+        from FedSegSlicerLib.QtTimer import callLater
+
+        if self.parent.isEntered and not self._isChoosing:
+            self._isChoosing = True
+            callLater(0, self._chooseVolumes)
 
     def _setParameters(self, parameters: FedSegSlicerParameterNode | None) -> None:
         self._disconnectGui()

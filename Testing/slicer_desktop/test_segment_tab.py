@@ -143,6 +143,22 @@ def test_no_label_map_and_no_hidden_volume_is_preselected(open_panel):
     assert open_panel().parameters.inputVolume is image
 
 
+def test_an_image_that_is_loaded_while_the_module_is_open_is_chosen_where_none_is(open_panel):
+    panel = open_panel()
+    ui = panel.ui
+    assert ui.inputSelector.currentNode() is None
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    first = slicer.util.addVolumeFromArray(np.ones((2, 3, 4), np.int16), name="first")
+    wait_until(lambda: ui.inputSelector.currentNode() is first)
+    assert ui.seeVolumeSelector.currentNode() is first
+    second = slicer.util.addVolumeFromArray(np.ones((2, 3, 4), np.int16), name="second")
+    wait_until(lambda: not panel.widget._isChoosing)
+    assert panel.parameters.inputVolume is first
+    panel.parameters.inputVolume, panel.parameters.seeVolume = second, None
+    ui.tabWidget.setCurrentIndex(1)
+    assert ui.seeVolumeSelector.currentNode() is second
+
+
 def test_errors_are_shown_in_the_panel_with_code_and_remedy(open_panel):
     node = slicer.util.addVolumeFromArray(np.ones((2, 3, 4), np.int16))
     node.SetAndObserveTransformNodeID(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode").GetID())
