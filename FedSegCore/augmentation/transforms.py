@@ -22,6 +22,9 @@ class RandGlobalIntensityNonlinear(RandomizableTransform):
     Args:
         config: what is drawn; its ``probability`` is the transform's. None: the paper's values, always applied.
 
+    Raises:
+        ValueError: ``config`` asks for IPA, which blends two outputs and adds a loss: see ``ipa``.
+
     Example::
 
         >>> transform = RandGlobalIntensityNonlinear().set_random_state(seed=0)
@@ -33,6 +36,8 @@ class RandGlobalIntensityNonlinear(RandomizableTransform):
 
     def __init__(self, config: GinConfig | None = None) -> None:
         self.config = config or GinConfig()
+        if self.config.ipa:
+            raise ValueError("IPA takes a training step with two outputs, and is no transform of one image")
         super().__init__(self.config.probability)
         self.parameters: GinParameters | None = None
 

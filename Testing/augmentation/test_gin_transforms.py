@@ -75,3 +75,10 @@ def test_missing_keys():
     assert RandGlobalIntensityNonlineard("image", allow_missing_keys=True)({"other": 1}) == {"other": 1}
     with pytest.raises(KeyError):
         RandGlobalIntensityNonlineard("image")({"other": 1})
+
+
+def test_ipa_is_refused_and_not_passed_over():
+    with pytest.raises(ValueError, match="two outputs"):
+        RandGlobalIntensityNonlinear(GinConfig(ipa=True))
+    with pytest.raises(ValueError, match="two outputs"):
+        RandGlobalIntensityNonlineard(["image"], GinConfig(ipa=True))
