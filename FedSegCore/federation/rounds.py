@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from FedSegCore.common.errors import BadInputError, CannotDoHereError, FedSegError
 from FedSegCore.common.files import write_text
+from FedSegCore.common.locks import is_locked
 from FedSegCore.common.progress import Progress
 from FedSegCore.federation.aggregation.registry import build_rule
 from FedSegCore.federation.aggregation.rule import Arrays
@@ -195,14 +196,7 @@ class FederationLoop:
 
 def is_driven(folder: Path) -> bool:
     """Return whether a process runs the loop in a run's folder now; one that was killed does not."""
-    state = folder / STATE_FOLDER
-    if not state.is_dir():
-        return False
-    try:
-        with FileLock(state / _LOCK, timeout=0):
-            return False
-    except Timeout:
-        return True
+    return is_locked(folder / STATE_FOLDER / _LOCK)
 
 
 def _require_same_federation(folder: Path, config: FederationConfig) -> None:

@@ -17,6 +17,13 @@ from FedSegCore.volumes.volume import Grid, Volume
 FLIPPED = (-1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0)
 side = st.integers(1, 14)
 mm = st.floats(0.5, 6.0)
+IMAGES = {
+    "shape": st.tuples(side, side, side),
+    "spacing": st.tuples(mm, mm, mm),
+    "target": st.tuples(mm, mm, mm),
+    "direction": st.sampled_from([(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), FLIPPED]),
+}
+"""Images and what they are prepared to, as arguments of ``given``."""
 
 
 def prepared_image(shape, spacing, target, direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)):
@@ -28,10 +35,7 @@ def prepared_image(shape, spacing, target, direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0
 
 @settings(max_examples=40, deadline=None)
 @given(
-    shape=st.tuples(side, side, side),
-    spacing=st.tuples(mm, mm, mm),
-    target=st.tuples(mm, mm, mm),
-    direction=st.sampled_from([(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), FLIPPED]),
+    **IMAGES,
     slab=st.sampled_from([1, 1000, 10**9]),
 )
 def test_slab_by_slab_is_the_same_as_the_whole_at_once(shape, spacing, target, direction, slab):
@@ -76,10 +80,7 @@ def a_structure(shape: tuple[int, ...], centre: tuple[float, ...], radius: float
 
 @settings(max_examples=40, deadline=None)
 @given(
-    shape=st.tuples(side, side, side),
-    spacing=st.tuples(mm, mm, mm),
-    target=st.tuples(mm, mm, mm),
-    direction=st.sampled_from([(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), FLIPPED]),
+    **IMAGES,
     centre=st.tuples(*[st.floats(0.0, 12.0)] * 3),
     radius=st.floats(0.2, 6.0),
     slab=st.sampled_from([1, 1000, 10**9]),

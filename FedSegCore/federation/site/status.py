@@ -6,10 +6,10 @@ from enum import StrEnum
 from typing import Annotated
 
 import psutil
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from FedSegCore.common.files import write_text
+from FedSegCore.common.locks import is_locked
 from FedSegCore.federation.site.folder import SiteFolder
 
 _CLOCK_S = 2.0
@@ -86,19 +86,7 @@ def is_looked_after(folder: SiteFolder, status: SiteStatus) -> bool:
 
     Where the clock was set since it began, the system tells another start of the same process: then its lock counts.
     """
-    return status.processes != ProcessesState.ENDED and (status.alive or _is_held(folder))
-
-
-def _is_held(folder: SiteFolder) -> bool:
-    if not folder.process_lock.exists():
-        return False
-    try:
-        with FileLock(folder.process_lock, timeout=0, mode=0o600):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # a folder that can only be read
-        return False
+    return status.processes != ProcessesState.ENDED and (status.alive or is_locked(folder.process_lock))
 
 
 def this_process() -> tuple[int, float]:
