@@ -14,6 +14,7 @@ from .SegmentationResult import (
     placeBeside,
     placeResult,
     resultName,
+    sayWhatItIs,
     show,
     undo,
 )
@@ -125,7 +126,7 @@ class FramePlace:
             former = Former.of(node)
             keepNamesAndColors(former.segmentation, segmentation)
         node.SetAndObserveSegmentation(segmentation)
-        Former(node, segmentation, release).sayWhatItIs(node)
+        sayWhatItIs(node, release)
         if not self._browser.IsSynchronizedSequenceNode(results, True):
             self._browser.AddSynchronizedSequenceNode(results)
             self._browser.SetSaveChanges(results, True)  # what the user changes stays when another moment is shown
@@ -147,7 +148,7 @@ class FramePlace:
         else:
             present = Former.of(node)
             node.SetAndObserveSegmentation(former.segmentation)
-            former.sayWhatItIs(node)
+            sayWhatItIs(node, former.release, former.record)
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browser)
         return present
 

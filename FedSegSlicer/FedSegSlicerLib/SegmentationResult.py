@@ -67,10 +67,11 @@ class Former:
         """Return what a result holds now."""
         return cls(node, node.GetSegmentation(), node.GetAttribute(RELEASE) or "", node.GetAttribute(RECORD) or "")
 
-    def sayWhatItIs(self, node: "slicer.vtkMRMLSegmentationNode") -> None:
-        """Let a node that gets this content say what it is."""
-        node.SetAttribute(RELEASE, self.release)
-        node.SetAttribute(RECORD, self.record or None)
+
+def sayWhatItIs(node: "slicer.vtkMRMLSegmentationNode", release: str, record: str = "") -> None:
+    """Let a result say what its new content was made by, and what was found in it."""
+    node.SetAttribute(RELEASE, release)
+    node.SetAttribute(RECORD, record or None)
 
 
 def findResult(volumeNode: "slicer.vtkMRMLScalarVolumeNode") -> "slicer.vtkMRMLSegmentationNode | None":
@@ -125,7 +126,7 @@ def placeResult(
         former = Former.of(node)
         keepNamesAndColors(former.segmentation, segmentation)
         _exchange(node, segmentation)
-    Former(node, segmentation, release).sayWhatItIs(node)
+    sayWhatItIs(node, release)
     placeBeside(node, volumeNode)
     return former
 
@@ -142,7 +143,7 @@ def undo(former: Former) -> Former | None:
         return None
     present = Former.of(node)
     _exchange(node, former.segmentation)
-    former.sayWhatItIs(node)
+    sayWhatItIs(node, former.release, former.record)
     return present
 
 
